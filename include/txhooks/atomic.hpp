@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/connection.hpp>
+#include <txhooks/detail/access.hpp>
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/options.hpp>
+#include <txhooks/outcome.hpp>
+
+#include <cstddef>
+
+namespace txhooks {
+
+/// An atomic block as a scope: a transaction when it is the outermost on its connection, a savepoint inside another.
+///
+///     txhooks::Atomic tx{db};
+///     ...
+///     tx.commit();     // without it the destructor rolls back
+///
+/// The type of `db` is deduced; `Atomic<>` is the one that takes any `Connection&`.
+template <class Db = Connection>
+class [[nodiscard]] Atomic {
+    using Core = detail::core_of<Db>;  // Connection, or the known adapter's, whose verbs are called directly
+
+public:
+    /// Opens the block: BEGIN, or SAVEPOINT `txhooks_<n>`, or nothing for a joined one. O(1) and allocates nothing.
+    ///
+    /// Throws: what the engine throws; `UsageError` when the engine is in a transaction that was not begun here, or the
+    /// options do not fit; `TransactionAborted` in a block that can only roll back; `TransactionLost`;
+    /// `ConnectionBroken`. After a throw: no block was opened and no transaction of ours is left.
+    [[nodiscard]] explicit Atomic(Db& db) : Atomic{db, {}} {}
+    [[nodiscard]] Atomic(Db& db, const detail::options_of<Db>& options) {
+        detail::Blocks::open(detail::core(db), block_, options);
+    }
+
+    Atomic(const Atomic&) = delete;  // a block is one scope
+    Atomic& operator=(const Atomic&) = delete;
+    static void* operator new(std::size_t) = delete;  // a block ends with the scope it stands in
+    static void* operator new[](std::size_t) = delete;
+
+    /// Rolls back what was not committed. What fails in that goes to the error sink: a destructor has nobody to tell.
+    ~Atomic() {
+        if (block_.db != nullptr) detail::Blocks::abandon(block_);
+    }
+
+    /// Ends the block well. For the outermost: COMMIT, and when that is proven the hooks run, in here. For a savepoint:
+    /// RELEASE; its hooks now belong to the block around it. O(1) and the hooks.
+    ///
+    /// Returns `Outcome::committed`, or `Outcome::rolled_back` after `set_rollback(true)`.
+    ///
+    /// Throws, and then the block has ended with its hooks discarded: `TransactionAborted` (it could only roll back),
+    /// `TransactionLost`, `CommitUnknown` (the connection is broken), `ConnectionBroken`, or the engine's own exception
+    /// (rolled back). `HookError`: the data is committed, a hook threw.
+    /// Throws, and the block is still open with its hooks: the engine's own exception while `active()` (SQLite busy, a
+    /// deferred constraint: repair it or wait, and call `commit()` again); `UsageError` when a block inside this one is
+    /// open. `UsageError` also on a block that has already ended.
+    Outcome commit() {
+        if (block_.db == nullptr)
+            throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
+        return detail::Blocks::commit(static_cast<Core&>(*block_.db), block_);
+    }
+
+    /// Undoes the block and discards its hooks; on a joined block dooms the block it is part of. On an ended block:
+    /// nothing. O(discarded hooks).
+    ///
+    /// Throws: what the engine throws (the outermost: the connection is broken; a savepoint: the block around it can
+    /// only roll back); `TransactionLost`; `UsageError` when a block inside this one is open, which changes nothing.
+    /// After any other throw the block has ended.
+    void rollback() {
+        if (block_.db != nullptr) detail::Blocks::roll_back_loudly(block_);
+    }
+
+    /// Whether the block is open: neither ended nor lost.
+    bool active() const noexcept { return detail::Blocks::active(block_); }
+
+private:
+    detail::Block block_;
+};
+
+template <class Db>
+    requires detail::Hooked<Db>
+Atomic(Db&) -> Atomic<Db>;
+template <class Db>
+    requires detail::Hooked<Db>
+Atomic(Db&, detail::options_of<Db>) -> Atomic<Db>;
+template <class T>
+    requires(not detail::Hooked<T>)
+Atomic(T&, BlockOptions<> = {}) -> Atomic<T>;  // refused in there, in a sentence
+
+/// `db.atomic([options,] fn)`, for code that is generic over the connection.
+template <class Db, class Fn>
+decltype(auto) atomically(Db& db, Fn&& fn) {
+    static_assert(detail::Hooked<Db>, "txhooks: atomically() needs a hooked connection; wrap this one first: "
+                                      "txhooks::HookedConnection db{connection}");
+    return db.atomic(static_cast<Fn&&>(fn));
+}
+template <class Db, class Fn>
+decltype(auto) atomically(Db& db, const detail::options_of<Db>& options, Fn&& fn) {
+    return db.atomic(options, static_cast<Fn&&>(fn));
+}
+
+}  // namespace txhooks

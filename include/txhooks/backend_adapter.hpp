@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/errors.hpp>
+#include <txhooks/outcome.hpp>
+
+#include <concepts>
+#include <cstdio>
+#include <exception>
+#include <type_traits>
+
+namespace txhooks {
+
+/// What an adapter can prove about a COMMIT.
+struct CommitResult {
+    Outcome outcome = Outcome::unknown;
+    /// What the engine reported, if it reported an error.
+    std::exception_ptr error = nullptr;
+    /// The transaction had ended before COMMIT was sent; `outcome` says what became of it.
+    bool lost = false;
+};
+
+/// The begin options of a backend that has none.
+struct NoBeginOptions {
+    friend bool operator==(const NoBeginOptions&, const NoBeginOptions&) = default;
+};
+
+namespace detail {
+
+template <class B>
+concept HasBegin = requires(B& b) { b.begin(); } or requires(B& b, const typename B::begin_options& o) { b.begin(o); };
+template <class B>
+concept HasSavepoints = requires(B& b, unsigned n) {
+    b.savepoint(n);
+    b.release(n);
+    b.rollback_to(n);
+};
+template <class B>
+concept HasAnySavepointVerb = requires(B& b, unsigned n) { b.savepoint(n); } or
+                              requires(B& b, unsigned n) { b.release(n); } or
+                              requires(B& b, unsigned n) { b.rollback_to(n); };
+template <class B>
+concept HasState = requires(const B& b) {
+    { b.state() } -> std::same_as<ConnectionState>;
+};
+
+// All that HookedConnection asks of a type before it looks closer.
+template <class B>
+concept Transactional = HasBegin<B> and requires(B& b) {
+    b.commit();
+    b.rollback();
+};
+
+template <class T>
+struct BeginOptionsOf {
+    using type = NoBeginOptions;
+};
+template <class T>
+    requires requires { typename T::begin_options; }
+struct BeginOptionsOf<T> {
+    using type = typename T::begin_options;
+};
+template <class T>
+using begin_options_of = typename BeginOptionsOf<T>::type;
+
+// BEGIN, with options if it takes any.
+template <class T, class Options>
+void begin_with(T& target, const Options& options) {
+    if constexpr (requires { target.begin(options); })
+        target.begin(options);
+    else
+        target.begin();
+}
+
+// COMMIT by a verb that throws or not, for who has nothing better to go by than what the client sees afterwards. That
+// is no proof of a rollback: a driver may throw after the reply, so an error with the connection idle is in doubt.
+template <class State, class Commit>
+CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
+    std::exception_ptr error;
+    try {
+        commit();
+    } catch (...) {
+        error = std::current_exception();
+    }
+    if constexpr (HasState<State>) {
+        const ConnectionState state = state_of.state();
+        if (error and (state == ConnectionState::open or state == ConnectionState::failed))
+            return {Outcome::still_open, static_cast<std::exception_ptr&&>(error)};
+        if (not error and state != ConnectionState::idle)
+            return {Outcome::unknown, std::make_exception_ptr(UsageError{
+                                          "txhooks: COMMIT reported success, but the backend still says it is in a "
+                                          "transaction"})};
+    }
+    return {error ? Outcome::unknown : Outcome::committed, static_cast<std::exception_ptr&&>(error)};
+}
+
+}  // namespace detail
+
+/// The customization point: how txhooks speaks to a connection of type `Backend` (a class, or a handle `T*`).
+///
+/// A class that has the verbs as members needs nothing; this primary template calls them:
+///
+///     void begin();  void begin(const begin_options&);         // either; begin_options is a nested type of yours
+///     void commit();  CommitResult commit() noexcept;          // either; the second says what it can prove
+///     void rollback();
+///     void savepoint(unsigned n);  void release(unsigned n);   // all three or none; without them nested blocks
+///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
+///     ConnectionState state() const noexcept;                  // optional, client-side: no round trip
+///     Outcome fate() const noexcept;                           // optional: what became of a lost transaction
+///     void reset();                                            // optional: after the user reconnected
+///
+/// For any other type specialise it: a class with the same members, constructed from `Backend&` (or the handle). It
+/// lives in the connection, so it may remember things. It may also have `session()`, which returns what a function given
+/// to `atomic` runs SQL through. What speaks SQL derives from `SqlAdapter` and writes two functions.
+///
+/// A verb that finds the transaction gone may throw `TransactionLost`. Without `state()`, a raw BEGIN of the user's is
+/// not seen and an error from COMMIT is in doubt.
+template <class Backend>
+class BackendAdapter {
+    static_assert(detail::Transactional<Backend>,
+                  "txhooks: this type is no database connection that txhooks knows: include its adapter "
+                  "(<txhooks/backends/...>), give it begin(), commit() and rollback(), or specialise "
+                  "txhooks::BackendAdapter; a lease, a smart pointer or a file name is not a connection: pass what it "
+                  "points to, or open it");
+
+public:
+    using begin_options = detail::begin_options_of<Backend>;
+
+    explicit BackendAdapter(Backend& backend) noexcept : backend_{&backend} {}
+
+    void begin(const begin_options& options) { detail::begin_with(*backend_, options); }
+    CommitResult commit() noexcept {
+        if constexpr (std::same_as<decltype(backend_->commit()), CommitResult>)
+            return backend_->commit();
+        else
+            return detail::commit_by_state(*backend_, [this] { backend_->commit(); });
+    }
+    void rollback() { backend_->rollback(); }
+
+    void savepoint(unsigned n)
+        requires detail::HasSavepoints<Backend>
+    {
+        backend_->savepoint(n);
+    }
+    void release(unsigned n)
+        requires detail::HasSavepoints<Backend>
+    {
+        backend_->release(n);
+    }
+    void rollback_to(unsigned n)
+        requires detail::HasSavepoints<Backend>
+    {
+        backend_->rollback_to(n);
+    }
+
+    ConnectionState state() const noexcept
+        requires detail::HasState<Backend>
+    {
+        return backend_->state();
+    }
+    Outcome fate() const noexcept
+        requires requires(const Backend& b) { b.fate(); }
+    {
+        return backend_->fate();
+    }
+
+private:
+    Backend* backend_;
+};
+
+/// How `SqlAdapter` tells its own transaction from one that user code began behind its back (`ROLLBACK; BEGIN`).
+enum class SqlWitness : unsigned char {
+    savepoint,  ///< a savepoint set with BEGIN and released right before COMMIT: RELEASE fails if it is gone
+    none,       ///< nothing: only `state()` is looked at. For engines without RELEASE
+};
+
+/// An adapter for whatever speaks SQL, from two functions:
+///
+///     template <> struct txhooks::BackendAdapter<MyDatabase> : txhooks::SqlAdapter<txhooks::BackendAdapter<MyDatabase>> {
+///         explicit BackendAdapter(MyDatabase& db) : db{db} {}
+///         void execute(const char* sql) { db.run(sql); }                       // throws on failure
+///         txhooks::ConnectionState state() const noexcept { ... }              // what the client knows
+///         MyDatabase& db;
+///     };
+///
+/// Any verb may be written anew in `Derived`. Savepoints are called `txhooks_` and a number, 0 is the witness.
+/// A RELEASE of the witness that fails counts as lost with outcome `unknown`: nothing more can be told for every engine.
+template <class Derived, SqlWitness witness = SqlWitness::savepoint>
+class SqlAdapter {
+public:
+    using begin_options = NoBeginOptions;
+
+    void begin(const NoBeginOptions&) {
+        self().execute("BEGIN");
+        if constexpr (witness == SqlWitness::savepoint) self().savepoint(0);
+    }
+
+    CommitResult commit() noexcept {
+        if constexpr (witness == SqlWitness::savepoint) {
+            try {
+                self().release(0);
+            } catch (...) {
+                return {Outcome::unknown, std::current_exception(), true};
+            }
+        }
+        CommitResult result = detail::commit_by_state(self(), [this] { self().execute("COMMIT"); });
+        if constexpr (witness == SqlWitness::savepoint) {
+            if (result.outcome == Outcome::still_open) {
+                try {
+                    self().savepoint(0);  // or the next commit() would take its absence for a loss
+                } catch (...) {
+                    return {Outcome::unknown, static_cast<std::exception_ptr&&>(result.error)};
+                }
+            }
+        }
+        return result;
+    }
+
+    void rollback() {
+        if constexpr (witness == SqlWitness::savepoint) {
+            try {
+                self().rollback_to(0);
+            } catch (...) {
+                std::exception_ptr error = std::current_exception();
+                self().execute("ROLLBACK");
+                throw TransactionLost{Outcome::unknown, static_cast<std::exception_ptr&&>(error)};
+            }
+        }
+        self().execute("ROLLBACK");
+    }
+
+    void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
+    void release(unsigned n) { numbered("RELEASE SAVEPOINT txhooks_%u", n); }
+    void rollback_to(unsigned n) {
+        numbered("ROLLBACK TO SAVEPOINT txhooks_%u", n);
+        self().release(n);
+    }
+
+private:
+    Derived& self() noexcept { return static_cast<Derived&>(*this); }
+
+    void numbered(const char* pattern, unsigned n) {
+        char sql[64];
+        std::snprintf(sql, sizeof sql, pattern, n);
+        self().execute(sql);
+    }
+};
+
+}  // namespace txhooks

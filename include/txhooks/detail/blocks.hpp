@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The life of an atomic block: opened, ended, and what becomes of its hooks. The state is the connection's; the guard
+// owns the Block. What every block pays for is a template over the connection's type, so that the verbs of a known
+// adapter are called directly; the rest goes through Connection's virtual verbs.
+
+#include <txhooks/connection.hpp>
+#include <txhooks/detached_hooks.hpp>
+#include <txhooks/detail/die.hpp>
+#include <txhooks/detail/run_hooks.hpp>
+
+#include <exception>
+#include <type_traits>
+
+namespace txhooks::detail {
+
+struct Block {
+    enum class Kind : unsigned char { outermost, savepoint, joined };
+
+    Connection* db = nullptr;  // null once the block has ended
+    Block* parent = nullptr;
+    HookList::Mark mark;
+    unsigned number = 0;  // of its savepoint
+    Kind kind = Kind::outermost;
+    bool roll_back = false;  // set_rollback(true)
+};
+
+struct Blocks {
+    using Phase = Connection::Phase;
+    using Kind = Block::Kind;
+
+    // ---- Registering
+
+    template <class Db, class Hook, class... Args>
+    static void register_hook(Db& db, Hook&& hook, Args&&... args) {
+        detail::check_hook<Hook, Args...>();
+        if (detail::is_empty(hook))
+            throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
+        if (must_store(db))
+            db.hooks_->template emplace<detail::copies_run_user_code<Hook, Args...>>(
+                [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
+        else
+            detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)();
+    }
+
+    template <class Db, class Hook, class... Args>
+    static void register_robust_hook(Db& db, Hook&& hook, Args&&... args) {
+        detail::check_hook<Hook, Args...>();
+        if (detail::is_empty(hook))
+            throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
+        const auto make = [&] {
+            return [report = db.report_,
+                    hook = detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)]() mutable {
+                try {
+                    static_cast<decltype(hook)&&>(hook)();
+                } catch (...) {
+                    report("txhooks: a robust hook threw, after its transaction was committed", std::current_exception());
+                }
+            };
+        };
+        if (must_store(db))
+            db.hooks_->template emplace<detail::copies_run_user_code<Hook, Args...>>(make);
+        else
+            make()();
+    }
+
+    // Whether a hook registered now waits for a commit. If not, it is to run at once.
+    template <class Db>
+    static bool must_store(Db& db) {
+        if (db.phase_ != Phase::in_block) [[unlikely]]
+            return must_store_unusual(db);
+        if (is_gone(db.verb_state())) [[unlikely]]
+            throw_lost(db);
+        return true;
+    }
+
+    static bool must_store_unusual(Connection& db) {
+        refuse_unless_alive(db);
+        if (db.phase_ == Phase::doomed) return true;
+        if (db.verb_state() != ConnectionState::idle)
+            throw UsageError{
+                "txhooks: on_commit() in a transaction that this connection did not begin: now would be too early and "
+                "later may be never; open the transaction with Atomic or atomic(fn)"};
+        return false;
+    }
+
+    // ---- Opening
+
+    template <class Db, class Options>
+    static void open(Db& db, Block& block, const Options& options) {
+        check(options);
+        if (db.phase_ != Phase::idle) return open_nested(db, block, options);
+        if (db.verb_state() != ConnectionState::idle) [[unlikely]]
+            throw UsageError{
+                "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on the "
+                "same database; end it first, or open it with Atomic or atomic(fn)"};
+        if (options.detach != nullptr) prepare_detached(db, *options.detach);
+        try {
+            if constexpr (std::is_same_v<Db, Connection>)
+                db.verb_begin();
+            else
+                db.verb_begin(options.begin);
+        } catch (...) {
+            undo_begin(db);
+            throw;
+        }
+        push(db, block, Kind::outermost);
+        db.phase_ = Phase::in_block;
+    }
+
+    template <class Db, class Options>
+    static void open_nested(Db& db, Block& block, const Options& options) {
+        refuse_unless_alive(db);
+        if (options.durable)
+            throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
+        if (not(options.begin == decltype(options.begin){}))
+            throw UsageError{"txhooks: begin options on a nested block; only the outermost begins a transaction"};
+        if (options.detach != nullptr)
+            throw UsageError{"txhooks: detach on a nested block; only the outermost has hooks to run"};
+        if (db.phase_ == Phase::doomed) throw TransactionAborted{db.doom_};
+        const ConnectionState state = db.verb_state();
+        if (is_gone(state)) throw_lost(db);
+        if (state == ConnectionState::failed) throw TransactionAborted{};
+        if (options.join) return push(db, block, Kind::joined);
+
+        if (not db.has_savepoints())
+            throw UsageError{
+                "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
+                "with {.join = true}"};
+        const unsigned number = db.next_savepoint_;
+        try {
+            db.verb_savepoint(number);
+        } catch (...) {
+            // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
+            db.next_savepoint_ = db.lowest_savepoint_ = number + 1;
+            note_loss_if_gone(db);
+            throw;
+        }
+        block.number = number;
+        db.next_savepoint_ = number + 1;
+        push(db, block, Kind::savepoint);
+    }
+
+    static void push(Connection& db, Block& block, Kind kind) noexcept {
+        block.db = &db;
+        block.parent = db.current_;
+        block.mark = db.hooks_->mark();
+        block.kind = kind;
+        db.current_ = &block;
+    }
+
+    // A BEGIN that threw may have taken effect all the same.
+    static void undo_begin(Connection& db) noexcept {
+        HookList& hooks = *db.hooks_;
+        if (DetachedHooks* const after = take_detached(db)) after->adopt(hooks);
+        clear_engine(db);
+    }
+
+    static bool active(const Block& block) noexcept {
+        return block.db != nullptr and block.db->phase_ != Phase::lost and block.db->phase_ != Phase::broken;
+    }
+
+    // ---- Ending well
+
+    template <class Db>
+    static Outcome commit(Db& db, Block& block) {
+        refuse_out_of_order(db, block);
+        if (db.phase_ != Phase::in_block or block.roll_back or db.verb_state() != ConnectionState::open) [[unlikely]]
+            return commit_unusual(db, block);
+        if (block.kind != Kind::outermost) {
+            if (block.kind == Kind::savepoint) release(db, block);
+            pop(db);
+            return Outcome::committed;
+        }
+        CommitResult result = db.verb_commit();
+        if (result.outcome != Outcome::committed or result.error or result.lost) [[unlikely]]
+            commit_unclear(db, block, result);
+        const HookList::Mark mark = block.mark;
+        end_outermost(db, Phase::idle);
+        if (db.detach_ != nullptr) [[unlikely]]
+            hand_over(db);
+        else if (not db.own_hooks_.empty(mark))
+            run(db, mark);
+        db.own_hooks_.trim();
+        return Outcome::committed;
+    }
+
+    template <class Db>
+    static void release(Db& db, Block& block) {
+        try {
+            db.verb_release(block.number);
+        } catch (const TransactionLost& lost) {
+            note_loss(db, lost.outcome());
+            commit_lost(db, block);
+        } catch (...) {
+            roll_back_quietly(block, std::current_exception());
+            throw;
+        }
+        db.next_savepoint_ = block.number;
+    }
+
+    // The block cannot simply be committed: doomed, asked to roll back, broken, lost, or failed by the engine.
+    static Outcome commit_unusual(Connection& db, Block& block) {
+        if (db.phase_ == Phase::broken) {
+            roll_back(block, nullptr);
+            throw ConnectionBroken{};
+        }
+        note_loss_if_gone(db);
+        if (db.phase_ == Phase::lost) commit_lost(db, block);
+        if (db.phase_ == Phase::doomed or db.verb_state() == ConnectionState::failed) {
+            const std::exception_ptr cause = db.doom_;
+            roll_back_quietly(block, cause);
+            throw TransactionAborted{cause};
+        }
+        if (const std::exception_ptr error = roll_back(block, nullptr)) std::rethrow_exception(error);
+        return Outcome::rolled_back;
+    }
+
+    // Returns if the transaction is committed all the same.
+    static void commit_unclear(Connection& db, Block& block, CommitResult& result) {
+        if (result.lost) {
+            note_loss(db, result.outcome);
+            commit_lost(db, block, result.error);
+        }
+        switch (result.outcome) {
+            case Outcome::committed:
+                db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
+                return;
+            case Outcome::still_open:
+                if (result.error) std::rethrow_exception(result.error);
+                throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
+            case Outcome::rolled_back:
+                discard_outermost(db, Phase::idle);
+                if (result.error) std::rethrow_exception(result.error);
+                throw TransactionAborted{};
+            case Outcome::unknown:
+                discard_outermost(db, Phase::broken);
+                throw CommitUnknown{result.error};
+        }
+    }
+
+    [[noreturn]] static void commit_lost(Connection& db, Block& block, std::exception_ptr cause = nullptr) {
+        const Outcome outcome = db.lost_outcome_;
+        db.loss_told_ = true;
+        roll_back(block, nullptr);
+        throw TransactionLost{outcome, cause};
+    }
+
+    // The transaction is committed and the connection idle.
+    static void run(Connection& db, HookList::Mark mark) {
+        HookList::Run run{db.own_hooks_, mark};
+        struct CloseLeftOpen {
+            Connection& db;
+            ~CloseLeftOpen() { close_left_open(db); }
+        } close{db};
+        run_hooks(run, db.on_hook_failure_, db.report_);
+    }
+
+    // A hook left a guard open.
+    static void close_left_open(Connection& db) noexcept {
+        if (db.current_ == nullptr) return;
+        db.report_("txhooks: a hook returned with an atomic block still open; it is rolled back",
+                   std::make_exception_ptr(UsageError{
+                       "txhooks: end every block that a hook opens before the hook returns"}));
+        roll_back_quietly(outermost(db), nullptr);
+    }
+
+    // ---- Rolling back
+
+    // Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong, or null; whatever did, the
+    // block has ended and its hooks are discarded, or go with the block around it, which is doomed.
+    static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
+        Connection& db = *block.db;
+        while (db.current_ != &block) pop(db);
+        if (db.phase_ == Phase::in_block or db.phase_ == Phase::doomed) note_loss_if_gone(db);
+        if (block.kind == Kind::outermost) return roll_back_outermost(db, block);
+        pop(db);
+        if (db.phase_ == Phase::broken) return nullptr;
+        if (db.phase_ == Phase::lost) return tell_loss(db);
+        if (block.kind == Kind::joined) {
+            doom(db, cause);
+            return nullptr;
+        }
+        return roll_back_savepoint(db, block, cause);
+    }
+
+    static std::exception_ptr roll_back_savepoint(Connection& db, Block& block, std::exception_ptr& cause) noexcept {
+        try {
+            db.verb_rollback_to(block.number);
+        } catch (const TransactionLost& lost) {
+            note_loss(db, lost.outcome());
+            return tell_loss(db);
+        } catch (...) {
+            std::exception_ptr error = std::current_exception();
+            db.lowest_savepoint_ = db.next_savepoint_;
+            note_loss_if_gone(db);
+            if (db.phase_ != Phase::lost) doom(db, cause ? cause : error);
+            return error;
+        }
+        db.phase_ = Phase::in_block;
+        db.doom_ = nullptr;
+        db.next_savepoint_ = block.number < db.lowest_savepoint_ ? db.lowest_savepoint_ : block.number;
+        db.hooks_->discard(block.mark);
+        return nullptr;
+    }
+
+    static std::exception_ptr roll_back_outermost(Connection& db, Block&) noexcept {
+        std::exception_ptr error;
+        if (db.phase_ == Phase::in_block or db.phase_ == Phase::doomed) {
+            try {
+                db.verb_rollback();
+            } catch (const TransactionLost& lost) {
+                note_loss(db, lost.outcome());
+            } catch (...) {
+                error = std::current_exception();
+                if (db.verb_state() != ConnectionState::idle) {
+                    db.phase_ = Phase::broken;
+                } else {
+                    db.report_("txhooks: ROLLBACK reported an error, but the transaction is rolled back", error);
+                    error = nullptr;
+                }
+            }
+        }
+        if (db.phase_ == Phase::lost) {
+            error = tell_loss(db);
+            clear_engine(db);
+        }
+        discard_outermost(db, db.phase_ == Phase::broken ? Phase::broken : Phase::idle);
+        return error;
+    }
+
+    // For who has an exception to throw already, or cannot throw.
+    static void roll_back_quietly(Block& block, const std::exception_ptr& cause) noexcept {
+        Connection& db = *block.db;
+        const bool told = db.phase_ == Phase::lost and db.loss_told_;
+        const std::exception_ptr error = roll_back(block, cause);
+        if (not error or told) return;
+        db.loss_told_ = true;
+        db.report_("txhooks: while rolling back a block", error);
+    }
+
+    // Explicit rollback().
+    static void roll_back_loudly(Block& block) {
+        refuse_out_of_order(*block.db, block);
+        if (const std::exception_ptr error = roll_back(block, nullptr)) std::rethrow_exception(error);
+    }
+
+    // The guard was destroyed with its block open.
+    static void abandon(Block& block) noexcept {
+        Connection& db = *block.db;
+        const bool sound = db.phase_ == Phase::in_block or db.phase_ == Phase::doomed;
+        roll_back_quietly(block, nullptr);
+        if (sound and std::uncaught_exceptions() == 0)
+            db.report_("txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back");
+    }
+
+    // The connection is being destroyed.
+    static void close(Connection& db) noexcept {
+        if (db.own_hooks_.busy())
+            die("txhooks: a connection was destroyed while its hooks are being called");
+        if (db.current_ == nullptr) return;
+        db.report_("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
+        roll_back_quietly(outermost(db), nullptr);
+    }
+
+    // ---- Loss and doom
+
+    static bool is_gone(ConnectionState state) noexcept {
+        return state == ConnectionState::idle or state == ConnectionState::lost;
+    }
+
+    static void note_loss_if_gone(Connection& db) noexcept {
+        if (db.phase_ != Phase::lost and is_gone(db.verb_state())) note_loss(db, db.verb_fate());
+    }
+
+    static void note_loss(Connection& db, Outcome outcome) noexcept {
+        if (db.phase_ == Phase::lost) return;
+        db.phase_ = Phase::lost;
+        db.lost_outcome_ = outcome == Outcome::still_open ? Outcome::unknown : outcome;
+        db.loss_told_ = false;
+        db.doom_ = nullptr;
+    }
+
+    static std::exception_ptr tell_loss(Connection& db) noexcept {
+        return std::make_exception_ptr(TransactionLost{db.lost_outcome_});
+    }
+
+    [[noreturn]] static void throw_lost(Connection& db) {
+        note_loss_if_gone(db);
+        db.loss_told_ = true;
+        throw TransactionLost{db.lost_outcome_};
+    }
+
+    // Rolls back whatever transaction is open in the engine, be it ours or not.
+    static void clear_engine(Connection& db) noexcept {
+        if (db.verb_state() == ConnectionState::idle) return;
+        try {
+            db.verb_rollback();
+        } catch (...) {
+            if (db.verb_state() == ConnectionState::idle) return;
+            db.phase_ = Phase::broken;
+            db.report_("txhooks: ROLLBACK failed; the connection is broken until reset()", std::current_exception());
+        }
+    }
+
+    // The block now current, or the one it is part of, can only roll back.
+    static void doom(Connection& db, const std::exception_ptr& cause) noexcept {
+        if (db.phase_ == Phase::doomed) return;
+        db.phase_ = Phase::doomed;
+        db.doom_ = cause;
+    }
+
+    // ---- Odds and ends
+
+    static void refuse_unless_alive(Connection& db) {
+        if (db.phase_ == Phase::broken) throw ConnectionBroken{};
+        if (db.phase_ == Phase::lost) throw_lost(db);
+    }
+
+    static void refuse_out_of_order(const Connection& db, const Block& block) {
+        if (db.current_ != &block) [[unlikely]]
+            throw UsageError{"txhooks: this block still has an open block inside; end that one first"};
+    }
+
+    static void pop(Connection& db) noexcept {
+        Block& block = *db.current_;
+        db.current_ = block.parent;
+        block.db = nullptr;
+    }
+
+    static Block& outermost(const Connection& db) noexcept {
+        Block* block = db.current_;
+        while (block->parent != nullptr) block = block->parent;
+        return *block;
+    }
+
+    // The transaction is over; hooks of another can be stored and run from here on.
+    static void end_outermost(Connection& db, Phase phase) noexcept {
+        pop(db);
+        db.phase_ = phase;
+        db.next_savepoint_ = db.lowest_savepoint_ = 1;
+        db.doom_ = nullptr;
+    }
+
+    static void discard_outermost(Connection& db, Phase phase) noexcept {
+        const HookList::Mark mark = db.current_->mark;
+        HookList& hooks = *db.hooks_;
+        DetachedHooks* const after = take_detached(db);
+        end_outermost(db, phase);
+        hooks.discard(mark);
+        if (after != nullptr)
+            after->adopt(hooks);
+        else
+            hooks.trim();
+    }
+
+    // While a detached block is open the connection owns the list: nobody can run it too early.
+    static void prepare_detached(Connection& db, DetachedHooks& after) {
+        if (after.busy() or after.size() != 0)
+            throw UsageError{
+                "txhooks: the DetachedHooks given to this block still holds hooks of an earlier one; run() or discard() "
+                "them first"};
+        db.hooks_ = after.release();
+        db.detach_ = &after;
+    }
+
+    static DetachedHooks* take_detached(Connection& db) noexcept {
+        DetachedHooks* const after = db.detach_;
+        db.detach_ = nullptr;
+        db.hooks_ = &db.own_hooks_;
+        return after;
+    }
+
+    static void hand_over(Connection& db) noexcept {
+        HookList& hooks = *db.hooks_;
+        take_detached(db)->adopt(hooks, db.on_hook_failure_, db.report_);
+    }
+};
+
+}  // namespace txhooks::detail
+
+namespace txhooks {
+
+template <class Hook, class... Args>
+void Connection::on_commit(Hook&& hook, Args&&... args) {
+    detail::Blocks::register_hook(*this, static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+}
+
+template <class Hook, class... Args>
+void Connection::on_commit(robust_t, Hook&& hook, Args&&... args) {
+    detail::Blocks::register_robust_hook(*this, static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+}
+
+inline void Connection::set_rollback(bool roll_back) {
+    detail::Blocks::refuse_unless_alive(*this);
+    if (current_ == nullptr)
+        throw UsageError{"txhooks: set_rollback() outside an atomic block; there is nothing to roll back"};
+    detail::Block* block = current_;
+    while (block->kind == detail::Block::Kind::joined) block = block->parent;
+    block->roll_back = roll_back;
+}
+
+inline std::size_t Connection::pending_hooks() const noexcept {
+    return current_ == nullptr ? 0 : hooks_->size(detail::Blocks::outermost(*this).mark);
+}
+
+inline void Connection::reset() {
+    if (current_ != nullptr) throw UsageError{"txhooks: reset() in an atomic block; end the open blocks first"};
+    if (verb_state() != ConnectionState::idle)
+        throw UsageError{
+            "txhooks: reset() while the engine is still in a transaction; end that one or reconnect first"};
+    verb_reset();
+    phase_ = Phase::idle;
+}
+
+}  // namespace txhooks
+
+#include <txhooks/detail/run_atomic.hpp>  // Connection::atomic

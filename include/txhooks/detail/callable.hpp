@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <type_traits>
+
+namespace txhooks::detail {
+
+// A coroutine or a future: calling the function that returned it did not do the work yet.
+template <class T>
+concept Asynchronous = requires { typename T::promise_type; } or requires(T& t) { t.await_ready(); } or
+                       requires(T& t) { t.operator co_await(); } or requires(T& t) { operator co_await(t); } or
+                       requires(T& t) {
+                           t.wait();
+                           t.get();
+                       };
+
+// std::invoke, without <functional>. Whether the call is possible is std::is_invocable's to say.
+template <class F, class... Args>
+decltype(auto) invoke(F&& f, Args&&... args) {
+    if constexpr (std::is_member_pointer_v<std::remove_cvref_t<F>>)
+        return invoke_member(f, static_cast<Args&&>(args)...);
+    else
+        return static_cast<F&&>(f)(static_cast<Args&&>(args)...);
+}
+
+template <class Member, class Class, class Object, class... Args>
+decltype(auto) invoke_member(Member Class::*member, Object&& object, Args&&... args) {
+    if constexpr (not std::is_base_of_v<Class, std::remove_cvref_t<Object>>) {
+        if constexpr (requires { (*object).*member; })
+            return invoke_member(member, *static_cast<Object&&>(object), static_cast<Args&&>(args)...);
+        else
+            return invoke_member(member, object.get(), static_cast<Args&&>(args)...);
+    } else if constexpr (std::is_member_function_pointer_v<Member Class::*>) {
+        return (static_cast<Object&&>(object).*member)(static_cast<Args&&>(args)...);
+    } else {
+        return (static_cast<Object&&>(object).*member);
+    }
+}
+
+template <class Hook, class... Args>
+consteval void check_hook() {
+    static_assert(std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>,
+                  "txhooks: this hook cannot be called with these arguments: it gets copies of them, as a std::thread "
+                  "does (std::ref passes a reference)");
+    if constexpr (std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>) {
+        using Result = std::remove_cvref_t<std::invoke_result_t<std::decay_t<Hook>, std::decay_t<Args>...>>;
+        static_assert(not Asynchronous<Result>,
+                      "txhooks: this hook returns a coroutine or a future, which nobody would wait for; start the work in "
+                      "the hook and return nothing");
+    }
+}
+
+// Whether `hook` is a null function pointer, or a std::function or the like that holds nothing.
+template <class Hook>
+constexpr bool is_empty(const Hook& hook) noexcept {
+    using Stored = std::decay_t<Hook>;
+    if constexpr (std::is_function_v<Hook>)
+        return false;
+    else if constexpr (std::is_pointer_v<Stored> or std::is_member_pointer_v<Stored>)
+        return hook == nullptr;
+    else if constexpr (not std::is_empty_v<Stored> and requires { static_cast<bool>(hook == nullptr); })
+        return static_cast<bool>(hook == nullptr);
+    else
+        return false;
+}
+
+// `hook` with its arguments, all decay-copied now, as one callable that is called at most once, as an rvalue.
+template <class Hook, class... Args>
+auto bind(Hook&& hook, Args&&... args) {
+    if constexpr (sizeof...(Args) == 0 and not std::is_member_pointer_v<std::decay_t<Hook>>)
+        return std::decay_t<Hook>(static_cast<Hook&&>(hook));
+    else
+        return [hook = static_cast<Hook&&>(hook), ... args = static_cast<Args&&>(args)]() mutable {
+            detail::invoke(static_cast<std::decay_t<Hook>&&>(hook), static_cast<std::decay_t<Args>&&>(args)...);
+        };
+}
+
+// Whether storing them can throw or run code of the user's.
+template <class... T>
+inline constexpr bool copies_run_user_code = not(std::is_trivially_constructible_v<std::decay_t<T>, T> and ...);
+
+}  // namespace txhooks::detail

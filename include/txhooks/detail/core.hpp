@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/backend_adapter.hpp>
+#include <txhooks/connection.hpp>
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/outcome.hpp>
+
+#include <concepts>
+
+namespace txhooks::detail {
+
+// What a HookedConnection keeps: the Connection of one adapter. Final, so that its verbs are called directly where the
+// type is known.
+template <class Adapter>
+class Core final : public Connection {
+public:
+    using begin_options = begin_options_of<Adapter>;
+
+    static_assert(HasBegin<Adapter>,
+                  "txhooks: this adapter has no begin(): write void begin() or void begin(const begin_options&)");
+    static_assert(requires(Adapter& a) { { a.commit() } noexcept -> std::same_as<CommitResult>; },
+                  "txhooks: this adapter has no commit(): write CommitResult commit() noexcept, which says what is proven");
+    static_assert(requires(Adapter& a) { a.rollback(); }, "txhooks: this adapter has no rollback()");
+    static_assert(HasSavepoints<Adapter> or not HasAnySavepointVerb<Adapter>,
+                  "txhooks: this adapter has only some of savepoint(unsigned), release(unsigned), rollback_to(unsigned): "
+                  "write all three, or none");
+    static_assert(std::equality_comparable<begin_options> and std::default_initializable<begin_options>,
+                  "txhooks: begin_options must have a default and be comparable with ==");
+
+    template <class Backend>
+    explicit Core(Backend&& backend) : adapter{backend} {}
+    ~Core() { Blocks::close(*this); }
+
+    Adapter adapter;
+
+    void verb_begin() override { verb_begin(begin_options{}); }
+    void verb_begin(const begin_options& options) { begin_with(adapter, options); }
+    CommitResult verb_commit() noexcept override { return adapter.commit(); }
+    void verb_rollback() override { adapter.rollback(); }
+
+    bool has_savepoints() const noexcept override { return HasSavepoints<Adapter>; }
+    void verb_savepoint([[maybe_unused]] unsigned n) override {
+        if constexpr (HasSavepoints<Adapter>) adapter.savepoint(n);
+    }
+    void verb_release([[maybe_unused]] unsigned n) override {
+        if constexpr (HasSavepoints<Adapter>) adapter.release(n);
+    }
+    void verb_rollback_to([[maybe_unused]] unsigned n) override {
+        if constexpr (HasSavepoints<Adapter>) adapter.rollback_to(n);
+    }
+
+    ConnectionState verb_state() const noexcept override {
+        if constexpr (HasState<Adapter>)
+            return adapter.state();
+        else
+            return in_atomic_block() ? ConnectionState::open : ConnectionState::idle;
+    }
+    Outcome verb_fate() const noexcept override {
+        if constexpr (requires { adapter.fate(); })
+            return adapter.fate();
+        else
+            return Outcome::unknown;
+    }
+    void verb_reset() override {
+        if constexpr (requires { adapter.reset(); }) adapter.reset();
+    }
+};
+
+}  // namespace txhooks::detail

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdio>
+#include <exception>
+
+namespace txhooks {
+
+/// Where failures go that no caller can be given: a robust hook that threw, a ROLLBACK that failed in a destructor.
+/// `what` is one sentence of ours; `error` is the exception, or null where there was none.
+/// What a sink throws is dropped.
+using ErrorSink = void (*)(void* context, const char* what, const std::exception_ptr& error);
+
+/// The default sink: one line on stderr.
+inline void print_to_stderr(void*, const char* what, const std::exception_ptr& error) {
+    if (not error) {
+        std::fprintf(stderr, "%s\n", what);
+        return;
+    }
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "%s: %s\n", what, e.what());
+    } catch (...) {
+        std::fprintf(stderr, "%s: an exception that is not a std::exception\n", what);
+    }
+}
+
+/// What to do when a hook throws. Everywhere: the data stays committed, and a `robust` hook's failure goes to the sink.
+enum class HookFailure : unsigned char {
+    stop,     ///< later hooks are discarded, `commit()` throws `HookError` (the default)
+    run_all,  ///< every hook runs, then `commit()` throws one `HookError` with the first failure; the others go to the sink
+    report,   ///< every hook runs, every failure goes to the sink, `commit()` returns normally
+};
+
+namespace detail {
+
+struct Reporter {
+    ErrorSink sink = print_to_stderr;
+    void* context = nullptr;
+
+    void operator()(const char* what, const std::exception_ptr& error = nullptr) const noexcept {
+        try {
+            sink(context, what, error);
+        } catch (...) {
+            // There is no place left to report to.
+        }
+    }
+};
+
+}  // namespace detail
+}  // namespace txhooks

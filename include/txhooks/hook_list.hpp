@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/detail/poison.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+namespace txhooks {
+
+/// The hooks of one transaction: a stack of callables, each stored in place and never moved, that is run or
+/// discarded from a mark on, in order of registration.
+///
+/// Savepoints are strictly nested, so one list and one mark per open block are enough: releasing a savepoint forgets
+/// its mark; rolling it back discards from its mark; the commit of the outermost block runs from its mark.
+///
+/// It knows no database: with a driver that has no adapter (an asynchronous one, say) use it alone. Only you know then
+/// when the transaction is proven committed.
+///
+///     txhooks::HookList hooks;
+///     auto begin = hooks.mark();
+///     hooks.push([] { std::puts("committed"); });
+///     // COMMIT ... proven?
+///     txhooks::HookList::Run{hooks, begin}();    // or hooks.discard(begin);
+///
+/// Everything may be called from hooks, and from constructors and destructors of captures. A list is used by one
+/// thread at a time. The memory of the largest recent transaction is kept for the next: pushing then allocates nothing.
+class HookList {
+    enum class Action : unsigned char { run, destroy, skip };
+
+    // An entry is this header and then the capture. Its one function steps `at` over the entry before it runs or
+    // destroys the capture, so that an exception from a hook finds the walk already past it.
+    struct Entry {
+        using Op = void (*)(Entry*& at, Action action);
+        Op op;
+    };
+
+    // Where the next entry is not just behind: at the end of a chunk, or over a hole.
+    struct Link : Entry {
+        Entry* target;
+    };
+
+public:
+    /// A place in the list: everything pushed later lies behind it.
+    class Mark {
+        friend class HookList;
+        std::byte* at;
+    };
+
+    HookList() noexcept { use(&first_, first_.bytes()); poison_unused(); }
+    HookList(const HookList&) = delete;
+    HookList& operator=(const HookList&) = delete;
+
+    /// Discards what was neither run nor discarded. Must not be called while a `Run` or `discard` is under way.
+    ~HookList() {
+        discard(start());
+        detail::unpoison(first_.bytes(), sizeof first_.storage);
+        while (last_ != &first_) free_last_chunk();
+    }
+
+    /// Registers `hook`, decay-copied. O(1); allocates only when the memory kept from earlier transactions is used up.
+    ///
+    /// Throws: `std::bad_alloc`, or what copying throws. After a throw: no hook has been added.
+    template <class Hook>
+    void push(Hook&& hook) {
+        using Stored = std::decay_t<Hook>;
+        emplace<not std::is_trivially_constructible_v<Stored, Hook>>([&]() -> Stored { return static_cast<Hook&&>(hook); });
+    }
+
+    /// Registers the hook that `make()` returns, built in place. `RunsUserCode`: whether building it can throw, or
+    /// call anything that could come back to this list.
+    template <bool RunsUserCode, class Make>
+    void emplace(Make make) {
+        using Stored = Slot<decltype(make())>;
+        std::byte* at = top_;
+        if (static_cast<std::size_t>(limit_ - at) < Stored::room) [[unlikely]]
+            at = grow(Stored::room);
+        detail::unpoison(at, Stored::room);
+        std::byte* const end = Stored::end(at);
+        if constexpr (RunsUserCode) {
+            // The copy constructor of a capture may push hooks of its own: take the place first, fill it then.
+            ::new (static_cast<void*>(at)) Entry{&Stored::not_built};
+            top_ = end;
+            struct Undo {
+                HookList* list;
+                std::byte* at;
+                std::byte* end;
+                ~Undo() {
+                    if (list != nullptr) list->give_back(entry(at), entry(end));
+                }
+            } undo{this, at, end};
+            ::new (Stored::capture(at)) typename Stored::Hook(make());
+            undo.list = nullptr;
+            ::new (static_cast<void*>(at)) Entry{&Stored::op};
+        } else {
+            ::new (Stored::capture(at)) typename Stored::Hook(make());
+            ::new (static_cast<void*>(at)) Entry{&Stored::op};
+            top_ = end;
+        }
+    }
+
+    Mark mark() const noexcept {
+        Mark here;
+        here.at = top_;
+        return here;
+    }
+
+    /// The place before everything.
+    Mark start() noexcept {
+        Mark here;
+        here.at = first_.bytes();
+        return here;
+    }
+
+    /// Whether anything was pushed behind `from`. O(1).
+    bool empty(Mark from) const noexcept { return top_ == from.at; }
+
+    /// How many hooks lie behind `from`. O(n).
+    std::size_t size(Mark from) const noexcept { return count(entry(from.at), entry(top_)); }
+
+    /// Destroys the hooks behind `from`, in order of registration, without running them. O(n) of those.
+    /// What their destructors push stays, behind `from`.
+    void discard(Mark from) noexcept {
+        if (not empty(from)) Run{*this, from}.discard();
+    }
+
+    /// Whether a `Run` or `discard` is under way: hooks or destructors of hooks are being called.
+    bool busy() const noexcept { return walks_ != 0; }
+
+    /// Gives the memory of one chunk back if the transactions since the last call did not need it. O(1).
+    void trim() noexcept {
+        if (walks_ != 0) return;
+        if (last_ != furthest_) free_last_chunk();
+        furthest_ = chunk_;
+    }
+
+    /// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
+    /// runs. What hooks push meanwhile is not part of it and stays in the list.
+    class Run {
+    public:
+        Run(HookList& list, Mark from) noexcept
+            : list_{list}, from_{entry(from.at)}, at_{from_}, end_{entry(list.top_)} {
+            ++list_.walks_;
+        }
+        Run(const Run&) = delete;
+        Run& operator=(const Run&) = delete;
+
+        /// Discards what has not run, and gives the room of all of them back.
+        ~Run() {
+            discard();
+            --list_.walks_;
+            list_.give_back(from_, end_);
+        }
+
+        /// Runs every hook that has not run.
+        /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
+        void operator()() {
+            while (at_ != end_) at_->op(at_, Action::run);
+        }
+
+        /// Destroys the hooks that have not run.
+        void discard() noexcept {
+            while (at_ != end_) at_->op(at_, Action::destroy);
+        }
+
+        /// How many have run, the one that threw included. O(n).
+        std::size_t done() const noexcept { return count(from_, at_); }
+        /// How many have not run. O(n).
+        std::size_t left() const noexcept { return count(at_, end_); }
+
+    private:
+        HookList& list_;
+        Entry* from_;
+        Entry* at_;
+        Entry* end_;
+    };
+
+private:
+    static constexpr std::size_t inline_bytes = 448 + sizeof(Link);
+    static constexpr std::size_t first_chunk_bytes = 4 * 1024;
+    static constexpr std::size_t largest_chunk_bytes = 512 * 1024;
+
+    static constexpr std::size_t round_up(std::size_t size) noexcept {
+        return (size + alignof(Entry) - 1) / alignof(Entry) * alignof(Entry);
+    }
+
+    static Entry* entry(std::byte* at) noexcept { return reinterpret_cast<Entry*>(at); }
+
+    template <class H>
+    struct Slot {
+        using Hook = H;
+        static_assert(std::is_nothrow_destructible_v<Hook>, "txhooks: a hook's destructor must not throw");
+        static constexpr std::size_t spare = alignof(Hook) > alignof(Entry) ? alignof(Hook) - alignof(Entry) : 0;
+        static constexpr std::size_t room = sizeof(Entry) + spare + round_up(sizeof(Hook));
+
+        static void* capture(void* entry) noexcept {
+            std::byte* at = static_cast<std::byte*>(entry) + sizeof(Entry);
+            if constexpr (spare != 0) {
+                const auto misfit = reinterpret_cast<std::uintptr_t>(at) % alignof(Hook);
+                if (misfit != 0) at += alignof(Hook) - misfit;
+            }
+            return at;
+        }
+
+        static std::byte* end(void* entry) noexcept {
+            return static_cast<std::byte*>(capture(entry)) + round_up(sizeof(Hook));
+        }
+
+        static void op(Entry*& at, Action action) {
+            auto* const hook = static_cast<Hook*>(capture(at));
+            at = entry(end(at));
+            if (action == Action::skip) return;
+            struct Destroy {
+                Hook* hook;
+                ~Destroy() {
+                    hook->~Hook();
+                    detail::poison(hook, sizeof *hook);
+                }
+            } destroy{hook};
+            if (action == Action::run) static_cast<Hook&&>(*hook)();
+        }
+
+        static void not_built(Entry*& at, Action) { at = entry(end(at)); }
+    };
+
+    // A chunk is this header and then its bytes.
+    struct Chunk {
+        Chunk* previous;
+        Chunk* next;
+        std::byte* end;
+        std::byte* bytes() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
+    };
+
+    struct FirstChunk : Chunk {
+        FirstChunk() noexcept : Chunk{nullptr, nullptr, storage + sizeof storage} {}
+        std::byte* bytes() noexcept { return storage; }
+        alignas(Entry) std::byte storage[inline_bytes];
+    };
+
+    static void follow(Entry*& at, Action) { at = static_cast<Link*>(at)->target; }
+
+    static std::size_t count(Entry* at, Entry* end) noexcept {
+        std::size_t n = 0;
+        while (at != end) {
+            if (at->op != &follow) ++n;
+            at->op(at, Action::skip);
+        }
+        return n;
+    }
+
+    static void link(std::byte* at, std::byte* target) noexcept {
+        detail::unpoison(at, sizeof(Link));
+        ::new (static_cast<void*>(at)) Link{{&follow}, entry(target)};
+    }
+
+    // Continues in `chunk` at `at`. Room for a link to the next chunk is always left.
+    void use(Chunk* chunk, std::byte* at) noexcept {
+        chunk_ = chunk;
+        top_ = at;
+        limit_ = chunk->end - sizeof(Link);
+    }
+
+    void poison_unused() noexcept { detail::poison(top_, static_cast<std::size_t>(chunk_->end - top_)); }
+
+    [[gnu::noinline]] std::byte* grow(std::size_t room) {
+        Chunk* next = chunk_->next;
+        if (next == nullptr or static_cast<std::size_t>(next->end - next->bytes()) < room + sizeof(Link))
+            next = add_chunk(room);
+        link(top_, next->bytes());
+        if (furthest_ == chunk_) furthest_ = next;
+        use(next, next->bytes());
+        return top_;
+    }
+
+    Chunk* add_chunk(std::size_t room) {
+        const auto before = static_cast<std::size_t>(chunk_->end - chunk_->bytes()) + sizeof(Chunk);
+        std::size_t size = chunk_ == &first_ ? first_chunk_bytes : 2 * before;
+        if (size > largest_chunk_bytes) size = largest_chunk_bytes;
+        if (size < sizeof(Chunk) + room + sizeof(Link)) size = sizeof(Chunk) + room + sizeof(Link);
+        auto* const raw = static_cast<std::byte*>(::operator new(size));
+        auto* const chunk = ::new (raw) Chunk{chunk_, chunk_->next, raw + size};
+        detail::poison(chunk->bytes(), size - sizeof(Chunk));
+        (chunk->next != nullptr ? chunk->next->previous : last_) = chunk;
+        return chunk_->next = chunk;
+    }
+
+    void free_last_chunk() noexcept {
+        Chunk* const chunk = last_;
+        last_ = chunk->previous;
+        last_->next = nullptr;
+        detail::unpoison(chunk->bytes(), static_cast<std::size_t>(chunk->end - chunk->bytes()));
+        ::operator delete(chunk);
+    }
+
+    // Makes `at`, a place at or before the top, the top.
+    void rewind(std::byte* at) noexcept {
+        Chunk* chunk = chunk_;
+        while (not holds(chunk, at)) chunk = chunk->previous;
+        use(chunk, at);
+        poison_unused();
+    }
+
+    bool holds(Chunk* chunk, const std::byte* at) noexcept {
+        std::byte* const begin = chunk == &first_ ? first_.bytes() : chunk->bytes();
+        return reinterpret_cast<std::uintptr_t>(begin) <= reinterpret_cast<std::uintptr_t>(at) and
+               reinterpret_cast<std::uintptr_t>(at) < reinterpret_cast<std::uintptr_t>(chunk->end);
+    }
+
+    // The entries of [from, end) are gone. What was pushed behind them meanwhile must stay: then they become a hole.
+    void give_back(Entry* from, Entry* end) noexcept {
+        if (from == end) return;
+        auto* const at = reinterpret_cast<std::byte*>(from);
+        auto* const behind = reinterpret_cast<std::byte*>(end);
+        if (top_ == behind)
+            rewind(at);
+        else
+            link(at, behind);
+    }
+
+    std::byte* top_;
+    std::byte* limit_;
+    Chunk* chunk_;
+    Chunk* last_ = &first_;
+    Chunk* furthest_ = &first_;
+    std::size_t walks_ = 0;
+    FirstChunk first_;
+};
+
+}  // namespace txhooks

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/backend_adapter.hpp>
+
+namespace txhooks {
+
+class DetachedHooks;
+
+/// What an atomic block may be asked for: `db.atomic({.durable = true}, fn)`, `Atomic tx{db, {.join = true}}`.
+template <class Begin = NoBeginOptions>
+struct BlockOptions {
+    /// The block must be the outermost: `UsageError` if another is open, before the database is touched.
+    bool durable = false;
+    /// If another block is open, be part of it instead of a savepoint: a failure here dooms that one. Not with `durable`.
+    bool join = false;
+    /// Outermost only: do not run the hooks at the commit but leave them here, to be run later. Must outlive the block.
+    DetachedHooks* detach = nullptr;
+    /// Outermost only: how the transaction begins, in the backend's own words.
+    Begin begin = {};
+};
+
+namespace detail {
+
+[[gnu::error("txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
+             "another")]] void refuse_durable_join();
+
+// Where the optimiser sees both, the program does not compile; elsewhere opening the block throws.
+template <class Begin>
+constexpr void check(const BlockOptions<Begin>& options) {
+    const bool both = options.durable and options.join;
+    if (__builtin_constant_p(both) and both) refuse_durable_join();
+    if (both)
+        throw UsageError{
+            "txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
+            "another"};
+}
+
+}  // namespace detail
+}  // namespace txhooks

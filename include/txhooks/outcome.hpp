@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+namespace txhooks {
+
+/// How a transaction ended, as far as it is proven.
+enum class Outcome : unsigned char {
+    committed,    ///< the data is there; hooks run
+    rolled_back,  ///< the data is gone; hooks are discarded
+    still_open,   ///< the engine refused to end it (SQLite: busy, deferred constraint); nothing is decided
+    unknown,      ///< in doubt: it may be committed; no hook runs
+};
+
+/// What the client side knows about the connection, without asking the server.
+enum class ConnectionState : unsigned char {
+    idle,    ///< in no transaction
+    open,    ///< in a transaction that can go on
+    failed,  ///< in a transaction that can only be rolled back
+    lost,    ///< what is open is not the transaction txhooks began, or the connection is gone
+};
+
+}  // namespace txhooks

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <type_traits>
+
+namespace txhooks {
+namespace detail {
+
+template <class T>
+concept ExpectedLike = requires(const T& t) {
+    static_cast<bool>(t.has_value());
+    t.error();
+};
+
+template <class T>
+concept ErrorCodeLike = requires(const T& t) {
+    t.value();
+    t.message();
+} or requires(const T& t) { t.ok(); } or (std::is_enum_v<T> and requires(const T& t) { make_error_code(t); });
+
+}  // namespace detail
+
+/// Which results of a function given to `atomic` mean that it failed, so that the block rolls back.
+///
+/// Expected-like types (`has_value()` and `error()`) fail when they hold an error; `bool`, numbers and the rest never
+/// fail. Types that look like an error code must be told, by specialising this:
+///
+///     template <> struct txhooks::result_traits<std::error_code> {
+///         static bool failed(const std::error_code& e) { return bool(e); }
+///     };
+template <class T>
+struct result_traits {
+    static constexpr bool failed(const T& result) {
+        static_assert(detail::ExpectedLike<T> or not detail::ErrorCodeLike<T>,
+                      "txhooks: this result looks like an error code; specialise txhooks::result_traits for it to say when "
+                      "it means that the block must roll back");
+        if constexpr (detail::ExpectedLike<T>) return not static_cast<bool>(result.has_value());
+        return false;
+    }
+};
+
+}  // namespace txhooks
