@@ -55,8 +55,7 @@ public:
     /// deferred constraint: repair it or wait, and call `commit()` again); `UsageError` when a block inside this one is
     /// open. `UsageError` also on a block that has already ended.
     Outcome commit() {
-        if (block_.db == nullptr)
-            throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
+        if (block_.db == nullptr) throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
         return detail::Blocks::commit(static_cast<Core&>(*block_.db), block_);
     }
 
@@ -90,8 +89,9 @@ Atomic(T&, BlockOptions<> = {}) -> Atomic<T>;  // refused in there, in a sentenc
 /// `db.atomic([options,] fn)`, for code that is generic over the connection.
 template <class Db, class Fn>
 decltype(auto) atomically(Db& db, Fn&& fn) {
-    static_assert(detail::Hooked<Db>, "txhooks: atomically() needs a hooked connection; wrap this one first: "
-                                      "txhooks::HookedConnection db{connection}");
+    static_assert(detail::Hooked<Db>,
+                  "txhooks: atomically() needs a hooked connection; wrap this one first: "
+                  "txhooks::HookedConnection db{connection}");
     return db.atomic(static_cast<Fn&&>(fn));
 }
 template <class Db, class Fn>

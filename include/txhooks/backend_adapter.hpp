@@ -36,9 +36,9 @@ concept HasSavepoints = requires(B& b, unsigned n) {
     b.rollback_to(n);
 };
 template <class B>
-concept HasAnySavepointVerb = requires(B& b, unsigned n) { b.savepoint(n); } or
-                              requires(B& b, unsigned n) { b.release(n); } or
-                              requires(B& b, unsigned n) { b.rollback_to(n); };
+concept HasAnySavepointVerb = requires(B& b, unsigned n) { b.savepoint(n); } or requires(B& b, unsigned n) {
+    b.release(n);
+} or requires(B& b, unsigned n) { b.rollback_to(n); };
 template <class B>
 concept HasState = requires(const B& b) {
     { b.state() } -> std::same_as<ConnectionState>;

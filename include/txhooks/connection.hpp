@@ -72,9 +72,7 @@ public:
     std::size_t pending_hooks() const noexcept;
 
     /// Whether a block can be opened: no transaction is open, by whomever, and the connection is not broken.
-    bool usable() const noexcept {
-        return phase_ == Phase::idle and verb_state() == ConnectionState::idle;
-    }
+    bool usable() const noexcept { return phase_ == Phase::idle and verb_state() == ConnectionState::idle; }
 
     /// Makes a broken connection usable again, once the engine is idle: after its transaction was ended by hand or the
     /// driver has reconnected. What the adapter remembers of the old session is made anew.

@@ -36,7 +36,8 @@ public:
     ~DetachedHooks() {
         if (hooks_ == nullptr) return;
         if (busy()) detail::die("txhooks: DetachedHooks destroyed while its hooks are being called");
-        if (size() != 0) report_("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
+        if (size() != 0)
+            report_("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
         delete hooks_;
     }
 
@@ -56,9 +57,7 @@ public:
     }
 
     /// How many hooks wait to be run; none does once `run()` was called. O(n).
-    std::size_t size() const noexcept {
-        return hooks_ == nullptr or busy() ? 0 : hooks_->size(hooks_->start());
-    }
+    std::size_t size() const noexcept { return hooks_ == nullptr or busy() ? 0 : hooks_->size(hooks_->start()); }
 
 private:
     friend struct detail::Blocks;

@@ -45,7 +45,8 @@ class TransactionAborted final : public Error {
 public:
     explicit TransactionAborted(std::exception_ptr cause = nullptr) noexcept
         : Error{Outcome::rolled_back,
-                "txhooks: the block was rolled back instead of committed, because something in it failed; cause() has the "
+                "txhooks: the block was rolled back instead of committed, because something in it failed; cause() has "
+                "the "
                 "first failure where it was seen",
                 static_cast<std::exception_ptr&&>(cause)} {}
 };
@@ -87,7 +88,8 @@ class CommitUnknown final : public Error {
 public:
     explicit CommitUnknown(std::exception_ptr cause) noexcept
         : Error{Outcome::unknown,
-                "txhooks: nothing proves how the COMMIT ended: the data may or may not be there and no hook was run; look "
+                "txhooks: nothing proves how the COMMIT ended: the data may or may not be there and no hook was run; "
+                "look "
                 "with a fresh connection before doing the work again",
                 static_cast<std::exception_ptr&&>(cause)} {}
 };
@@ -123,7 +125,9 @@ public:
     /// `position` counts from 0 in order of registration.
     HookError(std::size_t position, std::size_t not_run, std::size_t failed, std::exception_ptr cause) noexcept
         : Error{Outcome::committed, "", static_cast<std::exception_ptr&&>(cause)},
-          position_{position}, not_run_{not_run}, failed_{failed} {
+          position_{position},
+          not_run_{not_run},
+          failed_{failed} {
         std::snprintf(text_, sizeof text_,
                       "txhooks: the transaction is committed, but hook number %zu threw (cause() has the exception); "
                       "%zu failed, %zu did not run",

@@ -49,7 +49,10 @@ public:
         std::byte* at;
     };
 
-    HookList() noexcept { use(&first_, first_.bytes()); poison_unused(); }
+    HookList() noexcept {
+        use(&first_, first_.bytes());
+        poison_unused();
+    }
     HookList(const HookList&) = delete;
     HookList& operator=(const HookList&) = delete;
 
@@ -66,7 +69,8 @@ public:
     template <class Hook>
     void push(Hook&& hook) {
         using Stored = std::decay_t<Hook>;
-        emplace<not std::is_trivially_constructible_v<Stored, Hook>>([&]() -> Stored { return static_cast<Hook&&>(hook); });
+        emplace<not std::is_trivially_constructible_v<Stored, Hook>>(
+            [&]() -> Stored { return static_cast<Hook&&>(hook); });
     }
 
     /// Registers the hook that `make()` returns, built in place. `RunsUserCode`: whether building it can throw, or

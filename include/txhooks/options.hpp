@@ -22,8 +22,10 @@ struct BlockOptions {
 
 namespace detail {
 
-[[gnu::error("txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
-             "another")]] void refuse_durable_join();
+[[gnu::error(
+    "txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
+    "another")]] void
+refuse_durable_join();
 
 // Where the optimiser sees both, the program does not compile; elsewhere opening the block throws.
 template <class Begin>

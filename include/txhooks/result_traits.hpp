@@ -31,9 +31,10 @@ concept ErrorCodeLike = requires(const T& t) {
 template <class T>
 struct result_traits {
     static constexpr bool failed(const T& result) {
-        static_assert(detail::ExpectedLike<T> or not detail::ErrorCodeLike<T>,
-                      "txhooks: this result looks like an error code; specialise txhooks::result_traits for it to say when "
-                      "it means that the block must roll back");
+        static_assert(
+            detail::ExpectedLike<T> or not detail::ErrorCodeLike<T>,
+            "txhooks: this result looks like an error code; specialise txhooks::result_traits for it to say when "
+            "it means that the block must roll back");
         if constexpr (detail::ExpectedLike<T>) return not static_cast<bool>(result.has_value());
         return false;
     }

@@ -55,7 +55,8 @@ struct Blocks {
                 try {
                     static_cast<decltype(hook)&&>(hook)();
                 } catch (...) {
-                    report("txhooks: a robust hook threw, after its transaction was committed", std::current_exception());
+                    report("txhooks: a robust hook threw, after its transaction was committed",
+                           std::current_exception());
                 }
             };
         };
@@ -93,7 +94,8 @@ struct Blocks {
         if (db.phase_ != Phase::idle) return open_nested(db, block, options);
         if (db.verb_state() != ConnectionState::idle) [[unlikely]]
             throw UsageError{
-                "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on the "
+                "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on "
+                "the "
                 "same database; end it first, or open it with Atomic or atomic(fn)"};
         if (options.detach != nullptr) prepare_detached(db, *options.detach);
         try {
@@ -260,9 +262,9 @@ struct Blocks {
     // A hook left a guard open.
     static void close_left_open(Connection& db) noexcept {
         if (db.current_ == nullptr) return;
-        db.report_("txhooks: a hook returned with an atomic block still open; it is rolled back",
-                   std::make_exception_ptr(UsageError{
-                       "txhooks: end every block that a hook opens before the hook returns"}));
+        db.report_(
+            "txhooks: a hook returned with an atomic block still open; it is rolled back",
+            std::make_exception_ptr(UsageError{"txhooks: end every block that a hook opens before the hook returns"}));
         roll_back_quietly(outermost(db), nullptr);
     }
 
@@ -357,8 +359,7 @@ struct Blocks {
 
     // The connection is being destroyed.
     static void close(Connection& db) noexcept {
-        if (db.own_hooks_.busy())
-            die("txhooks: a connection was destroyed while its hooks are being called");
+        if (db.own_hooks_.busy()) die("txhooks: a connection was destroyed while its hooks are being called");
         if (db.current_ == nullptr) return;
         db.report_("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
         roll_back_quietly(outermost(db), nullptr);
@@ -459,7 +460,8 @@ struct Blocks {
     static void prepare_detached(Connection& db, DetachedHooks& after) {
         if (after.busy() or after.size() != 0)
             throw UsageError{
-                "txhooks: the DetachedHooks given to this block still holds hooks of an earlier one; run() or discard() "
+                "txhooks: the DetachedHooks given to this block still holds hooks of an earlier one; run() or "
+                "discard() "
                 "them first"};
         db.hooks_ = after.release();
         db.detach_ = &after;

@@ -7,24 +7,15 @@ namespace txhooks::detail {
 
 // A coroutine or a future: calling the function that returned it did not do the work yet.
 template <class T>
-concept Asynchronous = requires { typename T::promise_type; } or requires(T& t) { t.await_ready(); } or
-                       requires(T& t) { t.operator co_await(); } or requires(T& t) { operator co_await(t); } or
-                       requires(T& t) {
-                           t.wait();
-                           t.get();
-                       };
-
-// std::invoke, without <functional>. Whether the call is possible is std::is_invocable's to say.
-template <class F, class... Args>
-decltype(auto) invoke(F&& f, Args&&... args) {
-    if constexpr (std::is_member_pointer_v<std::remove_cvref_t<F>>)
-        return invoke_member(f, static_cast<Args&&>(args)...);
-    else
-        return static_cast<F&&>(f)(static_cast<Args&&>(args)...);
-}
+concept Asynchronous = requires { typename T::promise_type; } or requires(T& t) { t.await_ready(); } or requires(T& t) {
+    t.operator co_await();
+} or requires(T& t) { operator co_await(t); } or requires(T& t) {
+    t.wait();
+    t.get();
+};
 
 template <class Member, class Class, class Object, class... Args>
-decltype(auto) invoke_member(Member Class::*member, Object&& object, Args&&... args) {
+decltype(auto) invoke_member(Member Class::* member, Object&& object, Args&&... args) {
     if constexpr (not std::is_base_of_v<Class, std::remove_cvref_t<Object>>) {
         if constexpr (requires { (*object).*member; })
             return invoke_member(member, *static_cast<Object&&>(object), static_cast<Args&&>(args)...);
@@ -37,6 +28,15 @@ decltype(auto) invoke_member(Member Class::*member, Object&& object, Args&&... a
     }
 }
 
+// std::invoke, without <functional>. Whether the call is possible is std::is_invocable's to say.
+template <class F, class... Args>
+decltype(auto) invoke(F&& f, Args&&... args) {
+    if constexpr (std::is_member_pointer_v<std::remove_cvref_t<F>>)
+        return invoke_member(f, static_cast<Args&&>(args)...);
+    else
+        return static_cast<F&&>(f)(static_cast<Args&&>(args)...);
+}
+
 template <class Hook, class... Args>
 consteval void check_hook() {
     static_assert(std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>,
@@ -44,9 +44,10 @@ consteval void check_hook() {
                   "does (std::ref passes a reference)");
     if constexpr (std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>) {
         using Result = std::remove_cvref_t<std::invoke_result_t<std::decay_t<Hook>, std::decay_t<Args>...>>;
-        static_assert(not Asynchronous<Result>,
-                      "txhooks: this hook returns a coroutine or a future, which nobody would wait for; start the work in "
-                      "the hook and return nothing");
+        static_assert(
+            not Asynchronous<Result>,
+            "txhooks: this hook returns a coroutine or a future, which nobody would wait for; start the work in "
+            "the hook and return nothing");
     }
 }
 

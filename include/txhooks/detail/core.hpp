@@ -19,12 +19,15 @@ public:
 
     static_assert(HasBegin<Adapter>,
                   "txhooks: this adapter has no begin(): write void begin() or void begin(const begin_options&)");
-    static_assert(requires(Adapter& a) { { a.commit() } noexcept -> std::same_as<CommitResult>; },
-                  "txhooks: this adapter has no commit(): write CommitResult commit() noexcept, which says what is proven");
+    static_assert(
+        requires(Adapter& a) {
+            { a.commit() } noexcept -> std::same_as<CommitResult>;
+        }, "txhooks: this adapter has no commit(): write CommitResult commit() noexcept, which says what is proven");
     static_assert(requires(Adapter& a) { a.rollback(); }, "txhooks: this adapter has no rollback()");
-    static_assert(HasSavepoints<Adapter> or not HasAnySavepointVerb<Adapter>,
-                  "txhooks: this adapter has only some of savepoint(unsigned), release(unsigned), rollback_to(unsigned): "
-                  "write all three, or none");
+    static_assert(
+        HasSavepoints<Adapter> or not HasAnySavepointVerb<Adapter>,
+        "txhooks: this adapter has only some of savepoint(unsigned), release(unsigned), rollback_to(unsigned): "
+        "write all three, or none");
     static_assert(std::equality_comparable<begin_options> and std::default_initializable<begin_options>,
                   "txhooks: begin_options must have a default and be comparable with ==");
 

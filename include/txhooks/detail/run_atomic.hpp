@@ -20,9 +20,10 @@ decltype(auto) call(Fn&& fn, Session& session) {
     else if constexpr (std::is_invocable_v<Fn, Sql>)
         return detail::invoke(static_cast<Fn&&>(fn), session());
     else
-        static_assert(std::is_invocable_v<Fn>,
-                      "txhooks: atomic(fn) calls fn without arguments, or with what runs SQL on this connection; this fn "
-                      "takes neither");
+        static_assert(
+            std::is_invocable_v<Fn>,
+            "txhooks: atomic(fn) calls fn without arguments, or with what runs SQL on this connection; this fn "
+            "takes neither");
 }
 
 template <class Result>

@@ -111,7 +111,9 @@ protected:
     }
 
     int release_numbered(unsigned n) noexcept { return sql_.run_numbered(Statements::release, "RELEASE", n); }
-    int rollback_to_numbered(unsigned n) noexcept { return sql_.run_numbered(Statements::rollback_to, "ROLLBACK TO", n); }
+    int rollback_to_numbered(unsigned n) noexcept {
+        return sql_.run_numbered(Statements::rollback_to, "ROLLBACK TO", n);
+    }
 
     // BEGIN IMMEDIATE and EXCLUSIVE lock the databases that were attached when they were prepared: never keep them.
     int begin_locking(Begin mode) noexcept {
@@ -245,7 +247,9 @@ public:
         }
         if (this->in_transaction()) return {Outcome::still_open, this->error(rc, Outcome::still_open)};
         this->ours_ = false;
-        const Outcome outcome = (rc & 0xff) == SQLITE_IOERR ? Outcome::unknown : rollbacks_ != 0 ? Outcome::rolled_back : fate();
+        const Outcome outcome = (rc & 0xff) == SQLITE_IOERR ? Outcome::unknown
+                                : rollbacks_ != 0           ? Outcome::rolled_back
+                                                            : fate();
         return {outcome, this->error(rc, outcome)};
     }
 
