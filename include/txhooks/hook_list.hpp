@@ -223,7 +223,7 @@ private:
                     detail::poison(hook, sizeof *hook);
                 }
             } destroy{hook};
-            if (action == Action::run) static_cast<Hook&&>(*hook)();
+            if (action == Action::run) static_cast<void>(static_cast<Hook&&>(*hook)());
         }
 
         static void not_built(Entry*& at, Action) { at = entry(end(at)); }

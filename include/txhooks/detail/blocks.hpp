@@ -41,7 +41,7 @@ struct Blocks {
             db.hooks_->template emplace<detail::copies_run_user_code<Hook, Args...>>(
                 [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
         else
-            detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)();
+            static_cast<void>(detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)());
     }
 
     template <class Db, class Hook, class... Args>
@@ -53,7 +53,7 @@ struct Blocks {
             return [report = db.report_,
                     hook = detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)]() mutable {
                 try {
-                    static_cast<decltype(hook)&&>(hook)();
+                    static_cast<void>(static_cast<decltype(hook)&&>(hook)());
                 } catch (...) {
                     report("txhooks: a robust hook threw, after its transaction was committed",
                            std::current_exception());

@@ -72,7 +72,8 @@ auto bind(Hook&& hook, Args&&... args) {
         return std::decay_t<Hook>(static_cast<Hook&&>(hook));
     else
         return [hook = static_cast<Hook&&>(hook), ... args = static_cast<Args&&>(args)]() mutable {
-            detail::invoke(static_cast<std::decay_t<Hook>&&>(hook), static_cast<std::decay_t<Args>&&>(args)...);
+            static_cast<void>(
+                detail::invoke(static_cast<std::decay_t<Hook>&&>(hook), static_cast<std::decay_t<Args>&&>(args)...));
         };
 }
 
