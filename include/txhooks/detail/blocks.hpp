@@ -210,7 +210,7 @@ struct Blocks {
         }
         note_loss_if_gone(db);
         if (db.phase_ == Phase::lost) commit_lost(db, block);
-        if (db.phase_ == Phase::doomed or db.verb_state() == ConnectionState::failed) {
+        if (not block.roll_back) {
             const std::exception_ptr cause = db.doom_;
             roll_back_quietly(block, cause);
             throw TransactionAborted{cause};

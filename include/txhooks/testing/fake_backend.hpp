@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/backend_adapter.hpp>
+#include <txhooks/outcome.hpp>
+#include <txhooks/testing/faults.hpp>
+
+#include <cstddef>
+#include <exception>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace txhooks::testing {
+
+/// What the fake engine throws by itself.
+class FakeError : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+/// A database connection for unit tests: no database, but transactions, savepoints and rows that behave like one's.
+///
+///     HookedConnection<testing::FakeBackend> db;
+///     sign_up(db, "ann");                                        // your code
+///     CHECK(db.log() == std::vector<std::string>{"BEGIN", "INSERT ann", "COMMIT"});
+///     CHECK(db.committed("ann"));                                // as a second connection sees it
+///
+/// It can fail (`faults`), lose the connection, end the transaction behind the block's back (`execute("ROLLBACK")`), and
+/// answer a COMMIT in every way an engine does (`answer_commit`).
+class FakeBackend {
+public:
+    FakeBackend() {
+        faults.lose = [this] { lose_connection(); };
+    }
+    FakeBackend(const FakeBackend&) = delete;
+    FakeBackend& operator=(const FakeBackend&) = delete;
+
+    // ---- Rows
+
+    /// Writes a row: in the open transaction, or at once outside one. Throws `ConnectionLostError`, `FakeError`.
+    void put(const std::string& key, const std::string& value = "") { write("INSERT " + key, key, value); }
+    /// Deletes a row, if it is there. Throws as `put`.
+    void erase(const std::string& key) { write("DELETE " + key, key, std::nullopt); }
+
+    /// A row as this connection sees it.
+    std::optional<std::string> get(const std::string& key) const {
+        const auto row = rows_.find(key);
+        return row == rows_.end() ? std::nullopt : std::optional{row->second};
+    }
+
+    /// A row as a second connection sees it: only what is committed.
+    std::optional<std::string> committed(const std::string& key) const {
+        for (const Change& change : changes_)
+            if (change.key == key) return change.before;
+        return get(key);
+    }
+
+    // ---- What was asked for
+
+    /// Every statement so far, in order, as SQL would have it.
+    const std::vector<std::string>& log() const noexcept { return log_; }
+    void clear_log() noexcept { log_.clear(); }
+    /// `false`: keeps no log, for long runs.
+    void keep_log(bool keep) noexcept { keep_log_ = keep; }
+
+    // ---- Things that go wrong
+
+    /// Failures of the verbs to come.
+    Faults faults;
+
+    /// Runs statements separated by `;` as user code would, behind txhooks' back. `BEGIN`, `COMMIT` and `ROLLBACK` do
+    /// what they say; everything else is only logged. Throws `FakeError`, `ConnectionLostError`.
+    void execute(std::string_view sql) {
+        while (not sql.empty()) {
+            const std::size_t end = sql.find(';');
+            run_raw(trimmed(sql.substr(0, end)));
+            sql = end == std::string_view::npos ? std::string_view{} : sql.substr(end + 1);
+        }
+    }
+
+    /// The connection drops: what was not committed is gone, and everything throws until `reconnect()`.
+    void lose_connection() {
+        end_transaction(false);
+        connected_ = false;
+    }
+    /// A new session on the same database.
+    void reconnect() {
+        end_transaction(false);
+        connected_ = true;
+    }
+
+    /// A statement failed in the way that leaves only ROLLBACK and ROLLBACK TO (PostgreSQL after any error).
+    void fail_transaction() noexcept { failed_ = open_; }
+
+    /// How the next COMMIT of a block is answered. What is proven and what is true can differ only for `unknown`.
+    struct CommitAnswer {
+        Outcome proven = Outcome::committed;
+        std::exception_ptr error = nullptr;  ///< reported with it
+        bool really_committed = false;       ///< for `unknown`: the truth
+    };
+    void answer_commit(CommitAnswer answer) { answers_.push_back(std::move(answer)); }
+
+    /// When a loss (`ROLLBACK; BEGIN` by user code) shows: at once, or only at the end of the outermost block.
+    enum class Witness : unsigned char { client_side, at_the_end };
+    void set_witness(Witness witness) noexcept { witness_ = witness; }
+
+    // ---- The verbs txhooks calls
+
+    void begin() {
+        faults.around(Verb::begin, [this] {
+            log("BEGIN");
+            begin_transaction();
+            ours_ = id_;
+        });
+    }
+
+    CommitResult commit() noexcept {
+        CommitResult result{Outcome::unknown};
+        try {
+            faults.around(Verb::commit, [&] {
+                log("COMMIT");
+                result = answered_commit();
+            });
+        } catch (...) {
+            // The driver threw: the engine is still in the transaction, or nothing is proven.
+            result = {open_ and id_ == ours_ ? Outcome::still_open : Outcome::unknown, std::current_exception()};
+        }
+        if (result.outcome != Outcome::still_open) ours_ = none;
+        return result;
+    }
+
+    void rollback() {
+        faults.around(Verb::rollback, [this] {
+            log("ROLLBACK");
+            const bool lost = ours_ != none and not is_ours();
+            const Outcome fate = this->fate();
+            ours_ = none;
+            if (not open_) throw FakeError{"cannot roll back: no transaction is active"};
+            end_transaction(false);
+            if (lost) throw TransactionLost{fate};
+        });
+    }
+
+    void savepoint(unsigned n) {
+        faults.around(Verb::savepoint, [&] {
+            log("SAVEPOINT txhooks_" + std::to_string(n));
+            need_sound_transaction();
+            savepoints_.push_back({n, changes_.size()});
+        });
+    }
+
+    void release(unsigned n) {
+        faults.around(Verb::release, [&] {
+            log("RELEASE txhooks_" + std::to_string(n));
+            need_sound_transaction();
+            savepoints_.resize(find_savepoint(n));
+        });
+    }
+
+    void rollback_to(unsigned n) {
+        faults.around(Verb::rollback_to, [&] {
+            log("ROLLBACK TO txhooks_" + std::to_string(n));
+            need_transaction();
+            const std::size_t at = find_savepoint(n);
+            undo(savepoints_[at].changes);
+            savepoints_.resize(at);
+            failed_ = false;
+        });
+    }
+
+    ConnectionState state() const noexcept {
+        if (not connected_) return ConnectionState::lost;
+        if (not open_) return ConnectionState::idle;
+        if (ours_ != none and id_ != ours_ and witness_ == Witness::client_side) return ConnectionState::lost;
+        return failed_ ? ConnectionState::failed : ConnectionState::open;
+    }
+
+    /// What became of the transaction txhooks began last.
+    Outcome fate() const noexcept {
+        if (is_ours()) return Outcome::still_open;
+        return last_ended_ok_ ? Outcome::committed : Outcome::rolled_back;
+    }
+
+private:
+    using Id = unsigned long;
+    static constexpr Id none = 0;
+
+    struct Change {
+        std::string key;
+        std::optional<std::string> before;
+    };
+    struct Savepoint {
+        unsigned number;
+        std::size_t changes;
+    };
+
+    bool is_ours() const noexcept { return open_ and id_ == ours_; }
+
+    void log(std::string statement) {
+        need_connection();
+        if (keep_log_) log_.push_back(std::move(statement));
+    }
+
+    void need_connection() const {
+        if (not connected_) throw ConnectionLostError{};
+    }
+    void need_transaction() const {
+        if (not open_) throw FakeError{"no transaction is active"};
+    }
+    void need_sound_transaction() const {
+        need_transaction();
+        if (failed_) throw FakeError{"current transaction is aborted"};
+    }
+
+    std::size_t find_savepoint(unsigned n) const {
+        for (std::size_t i = savepoints_.size(); i != 0; --i)
+            if (savepoints_[i - 1].number == n) return i - 1;
+        if (ours_ != none and not is_ours()) throw TransactionLost{fate()};
+        throw FakeError{"no such savepoint: txhooks_" + std::to_string(n)};
+    }
+
+    void write(std::string statement, const std::string& key, std::optional<std::string> value) {
+        log(std::move(statement));
+        if (failed_) throw FakeError{"current transaction is aborted"};
+        if (open_) changes_.push_back({key, get(key)});
+        set(key, std::move(value));
+    }
+
+    void set(const std::string& key, std::optional<std::string> value) {
+        if (value)
+            rows_.insert_or_assign(key, *std::move(value));
+        else
+            rows_.erase(key);
+    }
+
+    void undo(std::size_t changes) {
+        while (changes_.size() > changes) {
+            Change change = std::move(changes_.back());
+            changes_.pop_back();
+            set(change.key, std::move(change.before));
+        }
+    }
+
+    void begin_transaction() {
+        if (open_) throw FakeError{"cannot start a transaction within a transaction"};
+        open_ = true;
+        ++id_;
+    }
+
+    void end_transaction(bool commit) {
+        if (not open_) return;
+        if (not commit) undo(0);
+        changes_.clear();
+        savepoints_.clear();
+        if (id_ == ours_) last_ended_ok_ = commit;
+        open_ = failed_ = false;
+    }
+
+    CommitResult answered_commit() {
+        if (not is_ours()) return {fate(), nullptr, true};
+        CommitAnswer answer;
+        if (not answers_.empty()) {
+            answer = std::move(answers_.front());
+            answers_.erase(answers_.begin());
+        } else if (failed_) {
+            answer.proven = Outcome::rolled_back;  // PostgreSQL: COMMIT is answered ROLLBACK, and that is no error
+        }
+        if (answer.proven != Outcome::still_open)
+            end_transaction(answer.proven == Outcome::committed or
+                            (answer.proven == Outcome::unknown and answer.really_committed));
+        return {answer.proven, std::move(answer.error)};
+    }
+
+    void run_raw(std::string_view statement) {
+        if (statement.empty()) return;
+        log(std::string{statement});
+        if (statement == "BEGIN") begin_transaction();
+        if (statement != "COMMIT" and statement != "ROLLBACK") return;
+        need_transaction();
+        end_transaction(statement == "COMMIT" and not failed_);
+    }
+
+    static std::string_view trimmed(std::string_view text) {
+        while (not text.empty() and text.front() == ' ') text.remove_prefix(1);
+        while (not text.empty() and text.back() == ' ') text.remove_suffix(1);
+        return text;
+    }
+
+    bool connected_ = true;
+    bool open_ = false;
+    bool failed_ = false;
+    bool last_ended_ok_ = false;
+    bool keep_log_ = true;
+    Witness witness_ = Witness::client_side;
+    Id id_ = none;    // of the transaction begun last, by whomever
+    Id ours_ = none;  // of the one txhooks began, until it has seen the end
+    std::map<std::string, std::string> rows_;
+    std::vector<Change> changes_;
+    std::vector<Savepoint> savepoints_;
+    std::vector<CommitAnswer> answers_;
+    std::vector<std::string> log_;
+};
+
+}  // namespace txhooks::testing
