@@ -29,7 +29,8 @@ public:
     /// options do not fit; `TransactionAborted` in a block that can only roll back; `TransactionLost`;
     /// `ConnectionBroken`. After a throw: no block was opened and no transaction of ours is left.
     [[nodiscard]] explicit Atomic(Db& db) : Atomic{db, {}} {}
-    [[nodiscard]] Atomic(Db& db, const detail::options_of<Db>& options) {
+    [[nodiscard, gnu::always_inline]] Atomic(Db& db, const detail::options_of<Db>& options) {
+        detail::refuse_contradiction(options);
         detail::Blocks::open(detail::core(db), block_, options);
     }
 
@@ -49,8 +50,7 @@ public:
     /// Returns `Outcome::committed`, or `Outcome::rolled_back` after `set_rollback(true)`.
     ///
     /// Throws, and then the block has ended with its hooks discarded: `TransactionAborted` (it could only roll back),
-    /// `TransactionLost`, `CommitUnknown` (the connection is broken), `ConnectionBroken`, or the engine's own exception
-    /// (rolled back). `HookError`: the data is committed, a hook threw.
+    /// `TransactionLost`, `CommitUnknown` (the connection is broken), or the engine's own exception (rolled back). `HookError`: the data is committed, a hook threw.
     /// Throws, and the block is still open with its hooks: the engine's own exception while `active()` (SQLite busy, a
     /// deferred constraint: repair it or wait, and call `commit()` again); `UsageError` when a block inside this one is
     /// open. `UsageError` also on a block that has already ended.
@@ -95,7 +95,7 @@ decltype(auto) atomically(Db& db, Fn&& fn) {
     return db.atomic(static_cast<Fn&&>(fn));
 }
 template <class Db, class Fn>
-decltype(auto) atomically(Db& db, const detail::options_of<Db>& options, Fn&& fn) {
+[[gnu::always_inline]] inline decltype(auto) atomically(Db& db, const detail::options_of<Db>& options, Fn&& fn) {
     return db.atomic(options, static_cast<Fn&&>(fn));
 }
 

@@ -177,7 +177,7 @@ enum class SqlWitness : unsigned char {
 /// An adapter for whatever speaks SQL, from two functions:
 ///
 ///     template <> struct txhooks::BackendAdapter<MyDatabase> : txhooks::SqlAdapter<txhooks::BackendAdapter<MyDatabase>> {
-///         explicit BackendAdapter(MyDatabase& db) : db{db} {}
+///         explicit BackendAdapter(MyDatabase& database) : db{database} {}
 ///         void execute(const char* sql) { db.run(sql); }                       // throws on failure
 ///         txhooks::ConnectionState state() const noexcept { ... }              // what the client knows
 ///         MyDatabase& db;

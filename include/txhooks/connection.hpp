@@ -100,7 +100,7 @@ private:
         in_block,  // in a block that can go on
         doomed,    // in a block that can only roll back; no deeper one can be opened until it has
         lost,      // in blocks whose transaction is gone, until the outermost has ended
-        broken,    // until reset()
+        broken,    // no block is open, and none can be opened until reset()
     };
 
     virtual void verb_begin() = 0;

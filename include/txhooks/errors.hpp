@@ -51,13 +51,14 @@ public:
                 static_cast<std::exception_ptr&&>(cause)} {}
 };
 
-/// A ROLLBACK failed or a COMMIT was left in doubt earlier: the connection cannot be trusted until `reset()`.
+/// The connection is gone, or a ROLLBACK failed or a COMMIT was left in doubt on it earlier. The call did nothing.
 class ConnectionBroken final : public Error {
 public:
     ConnectionBroken() noexcept
         : Error{Outcome::rolled_back,
-                "txhooks: this connection is broken: a ROLLBACK failed on it or a COMMIT was left in doubt; end or "
-                "reconnect the engine's session, then call reset(), or use a new connection"} {}
+                "txhooks: this connection is broken: it is gone, or a ROLLBACK failed on it, or a COMMIT was left in "
+                "doubt; "
+                "end or reconnect the engine's session, then call reset(), or use a new connection"} {}
 };
 
 /// What an engine without exceptions of its own (a C handle) reported.

@@ -65,7 +65,8 @@ public:
         return detail::run_atomic(txhooks_, {}, static_cast<Fn&&>(fn), txhooks_session());
     }
     template <class Fn>
-    decltype(auto) atomic(const Options& options, Fn&& fn) {
+    [[gnu::always_inline]] decltype(auto) atomic(const Options& options, Fn&& fn) {
+        detail::refuse_contradiction(options);
         return detail::run_atomic(txhooks_, options, static_cast<Fn&&>(fn), txhooks_session());
     }
 
@@ -135,6 +136,9 @@ private:
 
 template <class Backend>
 HookedConnection(Backend&) -> HookedConnection<Backend&>;
+template <class Backend, class Adapter>
+HookedConnection(HookedConnection<Backend, Adapter>&)
+    -> HookedConnection<HookedConnection<Backend, Adapter>&>;  // refused in there, in a sentence
 template <class Handle>
 HookedConnection(Handle*) -> HookedConnection<Handle*>;
 

@@ -27,12 +27,17 @@ namespace detail {
     "another")]] void
 refuse_durable_join();
 
-// Where the optimiser sees both, the program does not compile; elsewhere opening the block throws.
+// Where the optimiser sees both, the program does not compile; elsewhere opening the block throws. Inlined by hand,
+// like what calls it: Clang would not look that far.
 template <class Begin>
-constexpr void check(const BlockOptions<Begin>& options) {
+[[gnu::always_inline]] constexpr void refuse_contradiction(const BlockOptions<Begin>& options) {
     const bool both = options.durable and options.join;
     if (__builtin_constant_p(both) and both) refuse_durable_join();
-    if (both)
+}
+
+template <class Begin>
+constexpr void check(const BlockOptions<Begin>& options) {
+    if (options.durable and options.join)
         throw UsageError{
             "txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
             "another"};

@@ -55,8 +55,7 @@ struct Blocks {
                 try {
                     static_cast<void>(static_cast<decltype(hook)&&>(hook)());
                 } catch (...) {
-                    report("txhooks: a robust hook threw, after its transaction was committed",
-                           std::current_exception());
+                    report("txhooks: a robust hook threw", std::current_exception());
                 }
             };
         };
@@ -79,7 +78,9 @@ struct Blocks {
     static bool must_store_unusual(Connection& db) {
         refuse_unless_alive(db);
         if (db.phase_ == Phase::doomed) return true;
-        if (db.verb_state() != ConnectionState::idle)
+        const ConnectionState state = db.verb_state();
+        if (state == ConnectionState::lost) throw ConnectionBroken{};
+        if (state != ConnectionState::idle)
             throw UsageError{
                 "txhooks: on_commit() in a transaction that this connection did not begin: now would be too early and "
                 "later may be never; open the transaction with Atomic or atomic(fn)"};
@@ -92,11 +93,8 @@ struct Blocks {
     static void open(Db& db, Block& block, const Options& options) {
         check(options);
         if (db.phase_ != Phase::idle) return open_nested(db, block, options);
-        if (db.verb_state() != ConnectionState::idle) [[unlikely]]
-            throw UsageError{
-                "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on "
-                "the "
-                "same database; end it first, or open it with Atomic or atomic(fn)"};
+        if (const ConnectionState state = db.verb_state(); state != ConnectionState::idle) [[unlikely]]
+            refuse_engine(state);
         if (options.detach != nullptr) prepare_detached(db, *options.detach);
         try {
             if constexpr (std::is_same_v<Db, Connection>)
@@ -109,6 +107,14 @@ struct Blocks {
         }
         push(db, block, Kind::outermost);
         db.phase_ = Phase::in_block;
+    }
+
+    [[noreturn]] static void refuse_engine(ConnectionState state) {
+        if (state == ConnectionState::lost) throw ConnectionBroken{};
+        throw UsageError{
+            "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on the "
+            "same "
+            "database; end it first, or open it with Atomic or atomic(fn)"};
     }
 
     template <class Db, class Options>
@@ -159,9 +165,7 @@ struct Blocks {
         clear_engine(db);
     }
 
-    static bool active(const Block& block) noexcept {
-        return block.db != nullptr and block.db->phase_ != Phase::lost and block.db->phase_ != Phase::broken;
-    }
+    static bool active(const Block& block) noexcept { return block.db != nullptr and block.db->phase_ != Phase::lost; }
 
     // ---- Ending well
 
@@ -199,15 +203,11 @@ struct Blocks {
             roll_back_quietly(block, std::current_exception());
             throw;
         }
-        db.next_savepoint_ = block.number;
+        free_number(db, block);
     }
 
-    // The block cannot simply be committed: doomed, asked to roll back, broken, lost, or failed by the engine.
+    // The block cannot simply be committed: doomed, asked to roll back, lost, or failed by the engine.
     static Outcome commit_unusual(Connection& db, Block& block) {
-        if (db.phase_ == Phase::broken) {
-            roll_back(block, nullptr);
-            throw ConnectionBroken{};
-        }
         note_loss_if_gone(db);
         if (db.phase_ == Phase::lost) commit_lost(db, block);
         if (not block.roll_back) {
@@ -275,10 +275,9 @@ struct Blocks {
     static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
         Connection& db = *block.db;
         while (db.current_ != &block) pop(db);
-        if (db.phase_ == Phase::in_block or db.phase_ == Phase::doomed) note_loss_if_gone(db);
-        if (block.kind == Kind::outermost) return roll_back_outermost(db, block);
+        note_loss_if_gone(db);
+        if (block.kind == Kind::outermost) return roll_back_outermost(db);
         pop(db);
-        if (db.phase_ == Phase::broken) return nullptr;
         if (db.phase_ == Phase::lost) return tell_loss(db);
         if (block.kind == Kind::joined) {
             doom(db, cause);
@@ -302,14 +301,14 @@ struct Blocks {
         }
         db.phase_ = Phase::in_block;
         db.doom_ = nullptr;
-        db.next_savepoint_ = block.number < db.lowest_savepoint_ ? db.lowest_savepoint_ : block.number;
-        db.hooks_->discard(block.mark);
+        free_number(db, block);
+        discard(db, *db.hooks_, block.mark);
         return nullptr;
     }
 
-    static std::exception_ptr roll_back_outermost(Connection& db, Block&) noexcept {
+    static std::exception_ptr roll_back_outermost(Connection& db) noexcept {
         std::exception_ptr error;
-        if (db.phase_ == Phase::in_block or db.phase_ == Phase::doomed) {
+        if (db.phase_ != Phase::lost) {
             try {
                 db.verb_rollback();
             } catch (const TransactionLost& lost) {
@@ -351,9 +350,9 @@ struct Blocks {
     // The guard was destroyed with its block open.
     static void abandon(Block& block) noexcept {
         Connection& db = *block.db;
-        const bool sound = db.phase_ == Phase::in_block or db.phase_ == Phase::doomed;
+        const bool lost = db.phase_ == Phase::lost;
         roll_back_quietly(block, nullptr);
-        if (sound and std::uncaught_exceptions() == 0)
+        if (not lost and std::uncaught_exceptions() == 0)
             db.report_("txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back");
     }
 
@@ -414,6 +413,17 @@ struct Blocks {
 
     // ---- Odds and ends
 
+    // The savepoint of `block` is gone from the engine: its number can be used again, unless a stray one may lie there.
+    static void free_number(Connection& db, const Block& block) noexcept {
+        db.next_savepoint_ = block.number < db.lowest_savepoint_ ? db.lowest_savepoint_ : block.number;
+    }
+
+    static void discard(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
+        if (hooks.empty(mark)) return;
+        const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};  // also while the hooks are a detached block's
+        hooks.discard(mark);
+    }
+
     static void refuse_unless_alive(Connection& db) {
         if (db.phase_ == Phase::broken) throw ConnectionBroken{};
         if (db.phase_ == Phase::lost) throw_lost(db);
@@ -449,7 +459,7 @@ struct Blocks {
         HookList& hooks = *db.hooks_;
         DetachedHooks* const after = take_detached(db);
         end_outermost(db, phase);
-        hooks.discard(mark);
+        discard(db, hooks, mark);
         if (after != nullptr)
             after->adopt(hooks);
         else

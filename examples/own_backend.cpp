@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+//
+// Your own connection class, two ways: it has the verbs as members and works as it stands, or it only speaks SQL and
+// gets an adapter of two functions.
+
+#include <txhooks/txhooks.hpp>
+
+#include <sqlite3.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+// 1. A type with the verbs.
+class Journal {
+public:
+    void begin() { open_ = true; }
+    void commit() {
+        for (const std::string& line : pending_) std::printf("  written: %s\n", line.c_str());
+        pending_.clear();
+        open_ = false;
+    }
+    void rollback() {
+        pending_.clear();
+        open_ = false;
+    }
+    txhooks::ConnectionState state() const noexcept {
+        return open_ ? txhooks::ConnectionState::open : txhooks::ConnectionState::idle;
+    }
+
+    void write(std::string line) { pending_.push_back(std::move(line)); }
+
+private:
+    std::vector<std::string> pending_;
+    bool open_ = false;
+};
+
+// 2. A type that speaks SQL (here a thin one over SQLite, standing for any driver).
+class MyDatabase {
+public:
+    MyDatabase() { sqlite3_open(":memory:", &handle_); }
+    MyDatabase(const MyDatabase&) = delete;
+    MyDatabase& operator=(const MyDatabase&) = delete;
+    ~MyDatabase() { sqlite3_close(handle_); }
+
+    void run(const char* sql) {
+        if (sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr) != SQLITE_OK)
+            throw std::runtime_error{sqlite3_errmsg(handle_)};
+    }
+    bool in_transaction() const { return sqlite3_get_autocommit(handle_) == 0; }
+
+private:
+    sqlite3* handle_ = nullptr;
+};
+
+template <>
+struct txhooks::BackendAdapter<MyDatabase> : txhooks::SqlAdapter<txhooks::BackendAdapter<MyDatabase>> {
+    explicit BackendAdapter(MyDatabase& database) : db{database} {}
+    void execute(const char* sql) { db.run(sql); }
+    txhooks::ConnectionState state() const noexcept {
+        return db.in_transaction() ? txhooks::ConnectionState::open : txhooks::ConnectionState::idle;
+    }
+    MyDatabase& db;
+};
+
+int main() {
+    std::string ran;
+
+    txhooks::HookedConnection<Journal> journal;
+    journal.atomic([&] {
+        journal.write("hello");
+        journal.on_commit([&] { ran += "journal "; });
+    });
+
+    txhooks::HookedConnection<MyDatabase> db;
+    db.atomic([&] {
+        db.run("CREATE TABLE t (x)");
+        db.on_commit([&] { ran += "sql "; });
+        try {
+            db.atomic([&] {
+                db.on_commit([&] { ran += "never "; });
+                db.run("INSERT INTO nowhere VALUES (1)");
+            });
+        } catch (const std::runtime_error& e) {
+            std::printf("  savepoint rolled back: %s\n", e.what());
+        }
+    });
+
+    std::printf("hooks that ran: %s\n", ran.c_str());
+    return ran == "journal sql " ? EXIT_SUCCESS : EXIT_FAILURE;
+}
