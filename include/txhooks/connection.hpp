@@ -95,6 +95,8 @@ protected:
 private:
     friend struct detail::Blocks;
 
+    static constexpr bool has_state = true;  // as far as is known here
+
     enum class Phase : unsigned char {
         idle,      // no block; or all have ended and hooks are running
         in_block,  // in a block that can go on

@@ -30,10 +30,10 @@ namespace txhooks {
 class HookList {
     enum class Action : unsigned char { run, destroy, skip };
 
-    // An entry is this header and then the capture. Its one function steps `at` over the entry before it runs or
-    // destroys the capture, so that an exception from a hook finds the walk already past it.
+    // An entry is this header and then the capture. Its one function runs and destroys the capture, destroys it, or
+    // leaves it alone, and returns the next entry.
     struct Entry {
-        using Op = void (*)(Entry*& at, Action action);
+        using Op = Entry* (*)(Entry* at, Action action);
         Op op;
     };
 
@@ -135,7 +135,7 @@ public:
 
     /// Gives the memory of one chunk back if the transactions since the last call did not need it. O(1).
     void trim() noexcept {
-        if (walks_ != 0) return;
+        if (last_ == &first_ or walks_ != 0) return;
         if (last_ != furthest_) free_last_chunk();
         furthest_ = chunk_;
     }
@@ -161,12 +161,18 @@ public:
         /// Runs every hook that has not run.
         /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
         void operator()() {
-            while (at_ != end_) at_->op(at_, Action::run);
+            struct StepOver {
+                Run& run;
+                Entry* at;
+                ~StepOver() { run.at_ = at == run.end_ ? at : at->op(at, Action::skip); }  // the one that threw
+            } step{*this, at_};
+            Entry* const end = end_;
+            while (step.at != end) step.at = step.at->op(step.at, Action::run);
         }
 
         /// Destroys the hooks that have not run.
         void discard() noexcept {
-            while (at_ != end_) at_->op(at_, Action::destroy);
+            while (at_ != end_) at_ = at_->op(at_, Action::destroy);
         }
 
         /// How many have run, the one that threw included. O(n).
@@ -212,21 +218,22 @@ private:
             return static_cast<std::byte*>(capture(entry)) + round_up(sizeof(Hook));
         }
 
-        static void op(Entry*& at, Action action) {
-            auto* const hook = static_cast<Hook*>(capture(at));
-            at = entry(end(at));
-            if (action == Action::skip) return;
-            struct Destroy {
-                Hook* hook;
-                ~Destroy() {
-                    hook->~Hook();
-                    detail::poison(hook, sizeof *hook);
-                }
-            } destroy{hook};
-            if (action == Action::run) static_cast<void>(static_cast<Hook&&>(*hook)());
+        static Entry* op(Entry* at, Action action) {
+            if (action != Action::skip) {
+                auto* const hook = static_cast<Hook*>(capture(at));
+                struct Destroy {
+                    Hook* hook;
+                    ~Destroy() {
+                        hook->~Hook();
+                        detail::poison(hook, sizeof *hook);
+                    }
+                } destroy{hook};
+                if (action == Action::run) static_cast<void>(static_cast<Hook&&>(*hook)());
+            }
+            return entry(end(at));
         }
 
-        static void not_built(Entry*& at, Action) { at = entry(end(at)); }
+        static Entry* not_built(Entry* at, Action) { return entry(end(at)); }
     };
 
     // A chunk is this header and then its bytes.
@@ -243,13 +250,13 @@ private:
         alignas(Entry) std::byte storage[inline_bytes];
     };
 
-    static void follow(Entry*& at, Action) { at = static_cast<Link*>(at)->target; }
+    static Entry* follow(Entry* at, Action) { return static_cast<Link*>(at)->target; }
 
     static std::size_t count(Entry* at, Entry* end) noexcept {
         std::size_t n = 0;
         while (at != end) {
             if (at->op != &follow) ++n;
-            at->op(at, Action::skip);
+            at = at->op(at, Action::skip);
         }
         return n;
     }

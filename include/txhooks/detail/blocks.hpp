@@ -70,12 +70,14 @@ struct Blocks {
     static bool must_store(Db& db) {
         if (db.phase_ != Phase::in_block) [[unlikely]]
             return must_store_unusual(db);
-        if (is_gone(db.verb_state())) [[unlikely]]
-            throw_lost(db);
+        if constexpr (Db::has_state) {
+            if (is_gone(db.verb_state())) [[unlikely]]
+                throw_lost(db);
+        }
         return true;
     }
 
-    static bool must_store_unusual(Connection& db) {
+    [[gnu::cold, gnu::noinline]] static bool must_store_unusual(Connection& db) {
         refuse_unless_alive(db);
         if (db.phase_ == Phase::doomed) return true;
         const ConnectionState state = db.verb_state();
@@ -109,7 +111,7 @@ struct Blocks {
         db.phase_ = Phase::in_block;
     }
 
-    [[noreturn]] static void refuse_engine(ConnectionState state) {
+    [[noreturn, gnu::cold, gnu::noinline]] static void refuse_engine(ConnectionState state) {
         if (state == ConnectionState::lost) throw ConnectionBroken{};
         throw UsageError{
             "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on the "
@@ -118,7 +120,7 @@ struct Blocks {
     }
 
     template <class Db, class Options>
-    static void open_nested(Db& db, Block& block, const Options& options) {
+    [[gnu::noinline]] static void open_nested(Db& db, Block& block, const Options& options) {
         refuse_unless_alive(db);
         if (options.durable)
             throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
@@ -159,7 +161,7 @@ struct Blocks {
     }
 
     // A BEGIN that threw may have taken effect all the same.
-    static void undo_begin(Connection& db) noexcept {
+    [[gnu::cold, gnu::noinline]] static void undo_begin(Connection& db) noexcept {
         HookList& hooks = *db.hooks_;
         if (DetachedHooks* const after = take_detached(db)) after->adopt(hooks);
         clear_engine(db);
@@ -207,7 +209,7 @@ struct Blocks {
     }
 
     // The block cannot simply be committed: doomed, asked to roll back, lost, or failed by the engine.
-    static Outcome commit_unusual(Connection& db, Block& block) {
+    [[gnu::cold, gnu::noinline]] static Outcome commit_unusual(Connection& db, Block& block) {
         note_loss_if_gone(db);
         if (db.phase_ == Phase::lost) commit_lost(db, block);
         if (not block.roll_back) {
@@ -220,7 +222,7 @@ struct Blocks {
     }
 
     // Returns if the transaction is committed all the same.
-    static void commit_unclear(Connection& db, Block& block, CommitResult& result) {
+    [[gnu::cold, gnu::noinline]] static void commit_unclear(Connection& db, Block& block, CommitResult& result) {
         if (result.lost) {
             note_loss(db, result.outcome);
             commit_lost(db, block, result.error);
@@ -242,7 +244,8 @@ struct Blocks {
         }
     }
 
-    [[noreturn]] static void commit_lost(Connection& db, Block& block, std::exception_ptr cause = nullptr) {
+    [[noreturn, gnu::cold, gnu::noinline]] static void commit_lost(Connection& db, Block& block,
+                                                                   std::exception_ptr cause = nullptr) {
         const Outcome outcome = db.lost_outcome_;
         db.loss_told_ = true;
         roll_back(block, nullptr);
@@ -260,7 +263,7 @@ struct Blocks {
     }
 
     // A hook left a guard open.
-    static void close_left_open(Connection& db) noexcept {
+    [[gnu::cold, gnu::noinline]] static void close_left_open(Connection& db) noexcept {
         if (db.current_ == nullptr) return;
         db.report_(
             "txhooks: a hook returned with an atomic block still open; it is rolled back",
@@ -272,7 +275,7 @@ struct Blocks {
 
     // Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong, or null; whatever did, the
     // block has ended and its hooks are discarded, or go with the block around it, which is doomed.
-    static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
+    [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
         Connection& db = *block.db;
         while (db.current_ != &block) pop(db);
         note_loss_if_gone(db);
@@ -332,7 +335,7 @@ struct Blocks {
     }
 
     // For who has an exception to throw already, or cannot throw.
-    static void roll_back_quietly(Block& block, const std::exception_ptr& cause) noexcept {
+    [[gnu::cold, gnu::noinline]] static void roll_back_quietly(Block& block, const std::exception_ptr& cause) noexcept {
         Connection& db = *block.db;
         const bool told = db.phase_ == Phase::lost and db.loss_told_;
         const std::exception_ptr error = roll_back(block, cause);
@@ -348,7 +351,7 @@ struct Blocks {
     }
 
     // The guard was destroyed with its block open.
-    static void abandon(Block& block) noexcept {
+    [[gnu::cold, gnu::noinline]] static void abandon(Block& block) noexcept {
         Connection& db = *block.db;
         const bool lost = db.phase_ == Phase::lost;
         roll_back_quietly(block, nullptr);
@@ -386,7 +389,7 @@ struct Blocks {
         return std::make_exception_ptr(TransactionLost{db.lost_outcome_});
     }
 
-    [[noreturn]] static void throw_lost(Connection& db) {
+    [[noreturn, gnu::cold, gnu::noinline]] static void throw_lost(Connection& db) {
         note_loss_if_gone(db);
         db.loss_told_ = true;
         throw TransactionLost{db.lost_outcome_};
@@ -451,7 +454,6 @@ struct Blocks {
         pop(db);
         db.phase_ = phase;
         db.next_savepoint_ = db.lowest_savepoint_ = 1;
-        db.doom_ = nullptr;
     }
 
     static void discard_outermost(Connection& db, Phase phase) noexcept {
@@ -459,6 +461,7 @@ struct Blocks {
         HookList& hooks = *db.hooks_;
         DetachedHooks* const after = take_detached(db);
         end_outermost(db, phase);
+        db.doom_ = nullptr;
         discard(db, hooks, mark);
         if (after != nullptr)
             after->adopt(hooks);
@@ -484,7 +487,7 @@ struct Blocks {
         return after;
     }
 
-    static void hand_over(Connection& db) noexcept {
+    [[gnu::cold, gnu::noinline]] static void hand_over(Connection& db) noexcept {
         HookList& hooks = *db.hooks_;
         take_detached(db)->adopt(hooks, db.on_hook_failure_, db.report_);
     }

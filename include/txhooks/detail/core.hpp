@@ -53,8 +53,9 @@ public:
         if constexpr (HasSavepoints<Adapter>) adapter.rollback_to(n);
     }
 
+    static constexpr bool has_state = HasState<Adapter>;
     ConnectionState verb_state() const noexcept override {
-        if constexpr (HasState<Adapter>)
+        if constexpr (has_state)
             return adapter.state();
         else
             return in_atomic_block() ? ConnectionState::open : ConnectionState::idle;

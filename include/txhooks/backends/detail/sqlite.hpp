@@ -103,10 +103,11 @@ protected:
     explicit Verbs(sqlite3* db) noexcept : sql_{db} {}
 
     bool in_transaction() const noexcept { return sqlite3_get_autocommit(sql_.db()) == 0; }
+    bool writing() const noexcept { return sqlite3_txn_state(sql_.db(), nullptr) == SQLITE_TXN_WRITE; }
 
     // Outside blocks. An unfinished INSERT ... RETURNING in autocommit mode has not committed yet: not idle.
     ConnectionState state_outside() const noexcept {
-        const bool idle = not in_transaction() and sqlite3_txn_state(sql_.db(), nullptr) != SQLITE_TXN_WRITE;
+        const bool idle = not in_transaction() and not writing();
         return idle ? ConnectionState::idle : ConnectionState::open;
     }
 
@@ -177,13 +178,9 @@ public:
             this->ours_ = false;
             return {Outcome::committed};
         }
-        if (not this->in_transaction()) {
-            this->ours_ = false;
-            const bool vetoed = sqlite3_extended_errcode(this->sql_.db()) == SQLITE_CONSTRAINT_COMMITHOOK;
-            const Outcome outcome = vetoed ? Outcome::rolled_back : Outcome::unknown;
-            return {outcome, this->error(rc, outcome)};
-        }
+        if (not this->in_transaction()) return ended(rc, vetoed() ? Outcome::rolled_back : Outcome::unknown);
         if (this->says_no_such_savepoint(rc)) return {Outcome::unknown, this->error(rc), true};
+        if (not nested and not this->writing()) return ended_in_release(rc);
         std::exception_ptr error = this->error(rc, Outcome::still_open);
         // Without it the next attempt would look like a loss.
         if (nested and set_witness() != SQLITE_OK) return {Outcome::unknown, error, true};
@@ -206,6 +203,25 @@ public:
     }
 
 private:
+    CommitResult ended(int rc, Outcome outcome) noexcept {
+        this->ours_ = false;
+        return {outcome, this->error(rc, outcome)};
+    }
+
+    // When the RELEASE that commits fails for good, SQLite undoes everything and yet stays in a transaction: an empty
+    // one, in which the next RELEASE would succeed. One that was interrupted before it had written looks the same.
+    CommitResult ended_in_release(int rc) noexcept {
+        const bool undone = vetoed() or sqlite3_extended_errcode(this->sql_.db()) == SQLITE_INTERRUPT;
+        CommitResult result = ended(rc, undone ? Outcome::rolled_back : Outcome::unknown);
+        this->sql_.run(Statements::rollback, "ROLLBACK");
+        if (this->in_transaction()) result.outcome = Outcome::unknown;
+        return result;
+    }
+
+    bool vetoed() const noexcept {
+        return sqlite3_extended_errcode(this->sql_.db()) == SQLITE_CONSTRAINT_COMMITHOOK;
+    }
+
     int set_witness() noexcept { return this->sql_.run_numbered(Statements::savepoint, "SAVEPOINT", 0); }
 };
 
@@ -245,7 +261,10 @@ public:
             this->ours_ = false;
             return {Outcome::committed};
         }
-        if (this->in_transaction()) return {Outcome::still_open, this->error(rc, Outcome::still_open)};
+        if (this->in_transaction()) {
+            commits_ = 0;  // the hook is called before a file may turn out to be busy
+            return {Outcome::still_open, this->error(rc, Outcome::still_open)};
+        }
         this->ours_ = false;
         const Outcome outcome = (rc & 0xff) == SQLITE_IOERR ? Outcome::unknown
                                 : rollbacks_ != 0           ? Outcome::rolled_back
