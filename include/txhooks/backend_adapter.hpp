@@ -107,11 +107,11 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 ///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
 ///     ConnectionState state() const noexcept;                  // optional, client-side: no round trip
 ///     Outcome fate() const noexcept;                           // optional: what became of a lost transaction
-///     void reset();                                            // optional: after the user reconnected
 ///
 /// For any other type specialise it: a class with the same members, constructed from `Backend&` (or the handle). It
 /// lives in the connection, so it may remember things. It may also have `session()`, which returns what a function given
-/// to `atomic` runs SQL through. What speaks SQL derives from `SqlAdapter` and writes two functions.
+/// to `atomic` runs SQL through, and `void reset()`, which forgets what it knows of the old session. What speaks SQL
+/// derives from `SqlAdapter` and writes two functions.
 ///
 /// A verb that finds the transaction gone may throw `TransactionLost`. Without `state()`, a raw BEGIN of the user's is
 /// not seen and an error from COMMIT is in doubt.

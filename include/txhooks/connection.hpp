@@ -76,7 +76,7 @@ public:
 
     /// Makes a broken connection usable again, once the engine is idle: after its transaction was ended by hand or the
     /// driver has reconnected. What the adapter remembers of the old session is made anew.
-    /// Throws: `UsageError` in a block or when the engine is still in a transaction; nothing has changed then.
+    /// Throws: `UsageError` in a block, or when the engine is still in a transaction or gone: it stays broken then.
     void reset();
 
     /// Sets where failures go that no caller can be given. The default prints one line to stderr. A null pointer

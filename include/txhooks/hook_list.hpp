@@ -58,7 +58,7 @@ public:
 
     /// Discards what was neither run nor discarded. Must not be called while a `Run` or `discard` is under way.
     ~HookList() {
-        discard(start());
+        while (not empty(start())) discard(start());  // destructors may push
         detail::unpoison(first_.bytes(), sizeof first_.storage);
         while (last_ != &first_) free_last_chunk();
     }

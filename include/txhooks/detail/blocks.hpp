@@ -522,10 +522,11 @@ inline std::size_t Connection::pending_hooks() const noexcept {
 
 inline void Connection::reset() {
     if (current_ != nullptr) throw UsageError{"txhooks: reset() in an atomic block; end the open blocks first"};
+    verb_reset();
     if (verb_state() != ConnectionState::idle)
         throw UsageError{
-            "txhooks: reset() while the engine is still in a transaction; end that one or reconnect first"};
-    verb_reset();
+            "txhooks: reset() while the engine is still in a transaction, or gone; end that transaction or reconnect "
+            "first"};
     phase_ = Phase::idle;
 }
 

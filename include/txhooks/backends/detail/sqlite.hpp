@@ -97,7 +97,10 @@ public:
         check_ours(rollback_to_numbered(n));
         release(n);
     }
-    void reset() noexcept { sql_.forget(); }
+    void reset() noexcept {
+        sql_.forget();
+        ours_ = false;
+    }
 
 protected:
     explicit Verbs(sqlite3* db) noexcept : sql_{db} {}
@@ -152,7 +155,8 @@ protected:
 /// - Cost: none that can be measured in bulk for deferred blocks, where the savepoint *is* the transaction. In
 ///   immediate and exclusive ones it stands inside a BEGIN, and SQLite then journals every page it changes once more:
 ///   a bulk UPDATE in WAL mode takes about twice its time (small transactions do not notice). `HookCounters` avoids it.
-/// - It takes no hook slot, writes nothing, and works under `query_only`, on read-only databases and in every journal mode.
+/// - It takes no hook slot, writes nothing, and works on read-only databases and in every journal mode. Under `query_only`
+///   SQLite itself refuses to begin immediate and exclusive blocks.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`), and an error from
 ///   COMMIT that ended the transaction is in doubt (`CommitUnknown`), except a veto by the user's commit hook, which is a
 ///   rollback. `HookCounters` can.
