@@ -186,10 +186,7 @@ struct Blocks {
             commit_unclear(db, block, result);
         const HookList::Mark mark = block.mark;
         end_outermost(db, Phase::idle);
-        if (db.detach_ != nullptr) [[unlikely]]
-            hand_over(db);
-        else if (not db.own_hooks_.empty(mark))
-            run(db, mark);
+        if (not db.own_hooks_.empty(mark)) deliver(db, mark);  // nor is the mark of a detached block there
         db.own_hooks_.trim();
         return Outcome::committed;
     }
@@ -253,7 +250,8 @@ struct Blocks {
     }
 
     // The transaction is committed and the connection idle.
-    static void run(Connection& db, HookList::Mark mark) {
+    static void deliver(Connection& db, HookList::Mark mark) {
+        if (db.detach_ != nullptr) return hand_over(db);
         HookList::Run run{db.own_hooks_, mark};
         struct CloseLeftOpen {
             Connection& db;

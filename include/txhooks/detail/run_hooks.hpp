@@ -12,27 +12,38 @@ namespace txhooks::detail {
 
 struct Blocks;
 
-// Runs the hooks of a committed transaction as `policy` says. Those left when this throws are discarded by `run`.
-inline void run_hooks(HookList::Run& run, HookFailure policy, const Reporter& report) {
+// A hook threw: does with the others as `policy` says.
+[[gnu::cold, gnu::noinline]] inline void run_after_failure(HookList::Run& run, HookFailure policy,
+                                                           const Reporter& report) {
+    const char* const what = "txhooks: a hook threw, after its transaction was committed";
     std::exception_ptr first;
     std::size_t position = 0;
-    std::size_t failed = 0;
-    for (;;) {
+    std::size_t failed = 1;
+    if (policy == HookFailure::report) {
+        report(what, std::current_exception());
+    } else {
+        first = std::current_exception();
+        position = run.done() - 1;
+    }
+    while (policy != HookFailure::stop) {
         try {
             run();
             break;
         } catch (...) {
             ++failed;
-            if (policy == HookFailure::report or first) {
-                report("txhooks: a hook threw, after its transaction was committed", std::current_exception());
-                continue;
-            }
-            first = std::current_exception();
-            position = run.done() - 1;
-            if (policy == HookFailure::stop) break;
+            report(what, std::current_exception());
         }
     }
     if (first) throw HookError{position, run.left(), failed, first};
+}
+
+// Runs the hooks of a committed transaction. Those left when this throws are discarded by `run`.
+inline void run_hooks(HookList::Run& run, HookFailure policy, const Reporter& report) {
+    try {
+        run();
+    } catch (...) {
+        run_after_failure(run, policy, report);
+    }
 }
 
 }  // namespace txhooks::detail
