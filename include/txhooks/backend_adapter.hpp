@@ -106,7 +106,7 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 ///     void savepoint(unsigned n);  void release(unsigned n);   // all three or none; without them nested blocks
 ///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
 ///     ConnectionState state() const noexcept;                  // optional, client-side: no round trip
-///     Outcome fate() const noexcept;                           // optional: what became of a lost transaction
+///     Outcome fate() noexcept;                                 // optional: what became of a lost transaction
 ///
 /// For any other type specialise it: a class with the same members, constructed from `Backend&` (or the handle). It
 /// lives in the connection, so it may remember things. It may also have `session()`, which returns what a function given
@@ -158,8 +158,8 @@ public:
     {
         return backend_->state();
     }
-    Outcome fate() const noexcept
-        requires requires(const Backend& b) { b.fate(); }
+    Outcome fate() noexcept
+        requires requires(Backend& b) { b.fate(); }
     {
         return backend_->fate();
     }

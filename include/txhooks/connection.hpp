@@ -113,7 +113,7 @@ private:
     virtual void verb_release(unsigned n) = 0;
     virtual void verb_rollback_to(unsigned n) = 0;
     virtual ConnectionState verb_state() const noexcept = 0;
-    virtual Outcome verb_fate() const noexcept = 0;
+    virtual Outcome verb_fate() noexcept = 0;
     virtual void verb_reset() = 0;
 
     detail::Block* current_ = nullptr;

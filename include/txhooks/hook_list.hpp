@@ -166,7 +166,7 @@ public:
                 Entry* at;
                 ~StepOver() { run.at_ = at == run.end_ ? at : at->op(at, Action::skip); }  // the one that threw
             } step{*this, at_};
-            Entry* const end = end_;
+            Entry* const end = at_ = end_;  // for a hook that calls or discards this very Run nothing is left
             while (step.at != end) step.at = step.at->op(step.at, Action::run);
         }
 

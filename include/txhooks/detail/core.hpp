@@ -60,7 +60,7 @@ public:
         else
             return in_atomic_block() ? ConnectionState::open : ConnectionState::idle;
     }
-    Outcome verb_fate() const noexcept override {
+    Outcome verb_fate() noexcept override {
         if constexpr (requires { adapter.fate(); })
             return adapter.fate();
         else

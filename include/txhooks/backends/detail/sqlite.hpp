@@ -194,8 +194,10 @@ public:
     void rollback() {
         this->ours_ = false;
         if (not this->in_transaction()) return;
-        const int rc = this->rollback_to_numbered(0);
-        const bool lost = this->says_no_such_savepoint(rc);
+        int rc = this->rollback_to_numbered(0);
+        if (rc != SQLITE_OK and not this->says_no_such_savepoint(rc))
+            rc = this->rollback_to_numbered(0);  // interrupted
+        const bool lost = rc != SQLITE_OK;       // or not proven to be ours
         std::exception_ptr error = lost ? this->error(rc) : nullptr;
         if (this->in_transaction()) this->check(this->sql_.run(Statements::rollback, "ROLLBACK"));
         if (lost) throw TransactionLost{Outcome::unknown, error};
@@ -217,14 +219,14 @@ private:
     CommitResult ended_in_release(int rc) noexcept {
         const bool undone = vetoed() or sqlite3_extended_errcode(this->sql_.db()) == SQLITE_INTERRUPT;
         CommitResult result = ended(rc, undone ? Outcome::rolled_back : Outcome::unknown);
+        result.lost = this->rollback_to_numbered(0) != SQLITE_OK;  // not proven to be ours
+        if (result.lost) result.outcome = Outcome::unknown;
         this->sql_.run(Statements::rollback, "ROLLBACK");
         if (this->in_transaction()) result.outcome = Outcome::unknown;
         return result;
     }
 
-    bool vetoed() const noexcept {
-        return sqlite3_extended_errcode(this->sql_.db()) == SQLITE_CONSTRAINT_COMMITHOOK;
-    }
+    bool vetoed() const noexcept { return sqlite3_extended_errcode(this->sql_.db()) == SQLITE_CONSTRAINT_COMMITHOOK; }
 
     int set_witness() noexcept { return this->sql_.run_numbered(Statements::savepoint, "SAVEPOINT", 0); }
 };
@@ -255,11 +257,12 @@ public:
         take_slots();
         this->check(mode == Begin::deferred ? this->sql_.run(Statements::begin, "BEGIN") : this->begin_locking(mode));
         commits_ = rollbacks_ = 0;
+        watched_ = true;
         this->ours_ = true;
     }
 
     CommitResult commit() noexcept {
-        if (not take_slots()) return {Outcome::unknown, nullptr, true};
+        if (not still_watched()) return {Outcome::unknown, nullptr, true};
         const int rc = this->sql_.run(Statements::commit, "COMMIT");
         if (rc == SQLITE_OK) {
             this->ours_ = false;
@@ -277,8 +280,8 @@ public:
     }
 
     void rollback() {
-        const bool lost = state() == ConnectionState::lost;
         const Outcome outcome = fate();
+        const bool lost = not watched_ or state() == ConnectionState::lost;
         const bool was_ours = this->ours_;
         this->ours_ = false;
         if (this->in_transaction()) this->check(this->sql_.run(Statements::rollback, "ROLLBACK"));
@@ -291,7 +294,8 @@ public:
         return ended ? ConnectionState::lost : ConnectionState::open;
     }
 
-    Outcome fate() const noexcept {
+    Outcome fate() noexcept {
+        if (not still_watched()) return Outcome::unknown;
         if (rollbacks_ == 0) return Outcome::committed;  // silent if it had written nothing
         return commits_ == 0 ? Outcome::rolled_back : Outcome::unknown;
     }
@@ -303,6 +307,10 @@ private:
         const void* const rollback_slot = sqlite3_rollback_hook(this->sql_.db(), &HookCounters::on_rollback, this);
         return commit_slot == this and rollback_slot == this;
     }
+    bool still_watched() noexcept {
+        if (not take_slots()) watched_ = false;
+        return watched_;
+    }
     static int on_commit(void* self) {
         ++static_cast<HookCounters*>(self)->commits_;
         return 0;
@@ -311,6 +319,7 @@ private:
 
     unsigned commits_ = 0;
     unsigned rollbacks_ = 0;
+    bool watched_ = true;  // since BEGIN both slots were ours whenever we looked
 };
 
 /// The adapter to name in `HookedConnection<Backend, sqlite::Counting<Backend>>`; see `HookCounters`.
