@@ -43,7 +43,8 @@ class HookList {
     };
 
 public:
-    /// A place in the list: everything pushed later lies behind it.
+    /// A place in the list: everything pushed later lies behind it. One taken in a hook, or in a constructor or destructor
+    /// of a capture, is good until that returns; while hooks of a `Run` are being called, use none that is older.
     class Mark {
         friend class HookList;
         std::byte* at;
@@ -118,7 +119,7 @@ public:
         return here;
     }
 
-    /// Whether anything was pushed behind `from`. O(1).
+    /// Whether nothing lies behind `from`. O(1).
     bool empty(Mark from) const noexcept { return top_ == from.at; }
 
     /// How many hooks lie behind `from`. O(n).

@@ -38,8 +38,8 @@ struct Blocks {
         if (detail::is_empty(hook))
             throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
         if (must_store(db))
-            db.hooks_->template emplace<detail::copies_run_user_code<Hook, Args...>>(
-                [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
+            store<Hook, Args...>(db,
+                                 [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
         else
             static_cast<void>(detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)());
     }
@@ -60,9 +60,27 @@ struct Blocks {
             };
         };
         if (must_store(db))
-            db.hooks_->template emplace<detail::copies_run_user_code<Hook, Args...>>(make);
+            store<Hook, Args...>(db, make);
         else
             make()();
+    }
+
+    // Builds the hook that `make()` returns in place.
+    template <class... Copied, class Make>
+    static void store(Connection& db, const Make& make) {
+        if constexpr (detail::copies_run_user_code<Copied...>) {
+            db.hooks_->template emplace<true>([&] {
+                const Block* const around = db.current_;
+                try {
+                    return make();
+                } catch (...) {
+                    close_left_open(db, around);
+                    throw;
+                }
+            });
+        } else {
+            db.hooks_->template emplace<false>(make);
+        }
     }
 
     // Whether a hook registered now waits for a commit. If not, it is to run at once.
@@ -255,18 +273,22 @@ struct Blocks {
         HookList::Run run{db.own_hooks_, mark};
         struct CloseLeftOpen {
             Connection& db;
-            ~CloseLeftOpen() { close_left_open(db); }
+            ~CloseLeftOpen() { close_left_open(db, nullptr); }
         } close{db};
         run_hooks(run, db.on_hook_failure_, db.report_);
     }
 
-    // A hook left a guard open.
-    [[gnu::cold, gnu::noinline]] static void close_left_open(Connection& db) noexcept {
-        if (db.current_ == nullptr) return;
+    // A hook, or a copy or destruction of what it captured, left a guard open inside the block `around`. It must end
+    // before the list takes back the room its mark lies in.
+    [[gnu::cold, gnu::noinline]] static void close_left_open(Connection& db, const Block* around) noexcept {
+        Block* block = db.current_;
+        if (block == around) return;
+        while (block != nullptr and block->parent != around) block = block->parent;
+        if (block == nullptr) return;
         db.report_(
             "txhooks: a hook returned with an atomic block still open; it is rolled back",
             std::make_exception_ptr(UsageError{"txhooks: end every block that a hook opens before the hook returns"}));
-        roll_back_quietly(outermost(db), nullptr);
+        roll_back_quietly(*block, nullptr);
     }
 
     // ---- Rolling back
@@ -422,7 +444,10 @@ struct Blocks {
     static void discard(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
         if (hooks.empty(mark)) return;
         const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};  // also while the hooks are a detached block's
-        hooks.discard(mark);
+        HookList::Run run{hooks, mark};
+        const Block* const around = db.current_;
+        run.discard();
+        close_left_open(db, around);
     }
 
     static void refuse_unless_alive(Connection& db) {

@@ -14,13 +14,18 @@ concept Asynchronous = requires { typename T::promise_type; } or requires(T& t) 
     t.get();
 };
 
+// A union is no base of itself.
+template <class Object, class Class>
+concept HasMembersOf =
+    std::is_same_v<Class, std::remove_cvref_t<Object>> or std::is_base_of_v<Class, std::remove_cvref_t<Object>>;
+
 template <class Member, class Class, class Object, class... Args>
 decltype(auto) invoke_member(Member Class::* member, Object&& object, Args&&... args) {
-    if constexpr (not std::is_base_of_v<Class, std::remove_cvref_t<Object>>) {
-        if constexpr (requires { (*object).*member; })
-            return invoke_member(member, *static_cast<Object&&>(object), static_cast<Args&&>(args)...);
-        else
+    if constexpr (not HasMembersOf<Object, Class>) {
+        if constexpr (requires { requires HasMembersOf<decltype(object.get()), Class>; })  // std::reference_wrapper
             return invoke_member(member, object.get(), static_cast<Args&&>(args)...);
+        else
+            return invoke_member(member, *static_cast<Object&&>(object), static_cast<Args&&>(args)...);
     } else if constexpr (std::is_member_function_pointer_v<Member Class::*>) {
         return (static_cast<Object&&>(object).*member)(static_cast<Args&&>(args)...);
     } else {

@@ -1,0 +1,903 @@
+// SPDX-License-Identifier: MIT
+#include <txhooks/hook_list.hpp>
+
+#include "support/allocations.hpp"
+#include "support/catch.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+using txhooks::HookList;
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+// A hook that tells what happens to it: "run a", "destroy a".
+class Telling {
+public:
+    Telling(Words& history, std::string name) : history_{&history}, name_{std::move(name)} {}
+    Telling(Telling&& other) noexcept
+        : history_{std::exchange(other.history_, nullptr)}, name_{std::move(other.name_)} {}
+    Telling& operator=(Telling&&) = delete;
+    ~Telling() {
+        if (history_ != nullptr) history_->push_back("destroy " + name_);
+    }
+
+    void operator()() { history_->push_back("run " + name_); }
+
+private:
+    Words* history_;
+    std::string name_;
+};
+
+// Calls `Do` when destroyed, unless moved from.
+template <class Do>
+class AtEnd {
+public:
+    explicit AtEnd(Do do_it) : do_{std::move(do_it)} {}
+    AtEnd(AtEnd&& other) noexcept : do_{std::move(other.do_)} { other.do_.reset(); }
+    AtEnd& operator=(AtEnd&&) = delete;
+    ~AtEnd() {
+        if (do_) (*do_)();
+    }
+
+private:
+    std::optional<Do> do_;
+};
+
+// Calls `Do` when copied, with the copy's members already in place.
+template <class Do>
+struct OnCopy {
+    explicit OnCopy(Do what) : do_it{std::move(what)} {}
+    OnCopy(const OnCopy& other) : do_it{other.do_it} { do_it(); }
+    OnCopy& operator=(const OnCopy&) = delete;
+    ~OnCopy() = default;
+    Do do_it;
+};
+
+void run(HookList& hooks, HookList::Mark from) {
+    HookList::Run{hooks, from}();
+}
+
+template <std::size_t Alignment>
+struct alignas(Alignment) Aligned {
+    bool fits() const { return reinterpret_cast<std::uintptr_t>(this) % Alignment == 0; }
+    unsigned char byte;
+};
+
+int called_functions = 0;
+void plain_function() {
+    ++called_functions;
+}
+
+// Pushes `hooks` captures of 24 bytes each, 32 with the entry's header, and counts those that ran.
+void transaction(HookList& list, std::size_t hooks, std::size_t& ran) {
+    const HookList::Mark from = list.mark();
+    for (std::size_t i = 0; i < hooks; ++i) list.push([&ran, i, hooks] { ran += i < hooks; });
+    run(list, from);
+    list.trim();
+}
+
+}  // namespace
+
+TEST_CASE("HookList: a new list is empty and costs no memory", "[S52]") {
+    const support::CountAllocations allocations;
+    HookList hooks;
+    run(hooks, hooks.start());
+    hooks.discard(hooks.start());
+    hooks.trim();
+    const std::size_t made = allocations.made();
+    CHECK(made == 0);
+    CHECK(hooks.empty(hooks.start()));
+    CHECK(hooks.empty(hooks.mark()));
+    CHECK(hooks.size(hooks.start()) == 0);
+    CHECK_FALSE(hooks.busy());
+}
+
+TEST_CASE("HookList: runs in order of registration, each hook destroyed before the next runs", "[S12][S18]") {
+    Words history;
+    HookList hooks;
+    for (const char* name : {"a", "b", "c"}) hooks.push(Telling{history, name});
+    CHECK(hooks.size(hooks.start()) == 3);
+    CHECK(history.empty());
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b", "run c", "destroy c"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: discards from a mark, in order of registration, and keeps what lies before", "[S26][S27]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "a"});
+    const HookList::Mark savepoint = hooks.mark();
+    hooks.push(Telling{history, "b"});
+    hooks.push(Telling{history, "c"});
+    CHECK(hooks.size(savepoint) == 2);
+    hooks.discard(savepoint);
+    CHECK(history == Words{"destroy b", "destroy c"});
+    CHECK(hooks.empty(savepoint));
+    hooks.push(Telling{history, "d"});
+    run(hooks, hooks.start());
+    CHECK(history == Words{"destroy b", "destroy c", "run a", "destroy a", "run d", "destroy d"});
+}
+
+TEST_CASE("HookList: runs from a mark and keeps what lies before", "[S16]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "a"});
+    const HookList::Mark inner = hooks.mark();
+    hooks.push(Telling{history, "b"});
+    run(hooks, inner);
+    CHECK(history == Words{"run b", "destroy b"});
+    CHECK(hooks.size(hooks.start()) == 1);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run b", "destroy b", "run a", "destroy a"});
+}
+
+TEST_CASE("HookList: its destructor discards the hooks left in it", "[S28]") {
+    Words history;
+    {
+        HookList hooks;
+        for (const char* name : {"a", "b"}) hooks.push(Telling{history, name});
+        hooks.push([big = std::array<char, 5000>{}, hook = Telling{history, "c"}] { static_cast<void>(big[0]); });
+    }
+    CHECK(history == Words{"destroy a", "destroy b", "destroy c"});
+}
+
+TEST_CASE("HookList: its destructor also discards what destructors push meanwhile", "[S27][S28]") {
+    Words history;
+    {
+        HookList hooks;
+        hooks.push([end = AtEnd{[&] {
+                        history.push_back("destroy a");
+                        hooks.push([end = AtEnd{[&] {
+                                        history.push_back("destroy b");
+                                        hooks.push(Telling{history, "c"});
+                                    }}] {});
+                    }}] {});
+    }
+    CHECK(history == Words{"destroy a", "destroy b", "destroy c"});
+}
+
+TEST_CASE("HookList: an exception from a hook leaves the walk past that hook", "[S14][S18][S19]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "a"});
+    hooks.push([hook = Telling{history, "b"}]() mutable {
+        hook();
+        throw std::runtime_error{"b"};
+    });
+    hooks.push(Telling{history, "c"});
+    {
+        HookList::Run walk{hooks, hooks.start()};
+        CHECK(walk.done() == 0);
+        CHECK(walk.left() == 3);
+        CHECK_THROWS_WITH(walk(), "b");
+        CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
+        CHECK(walk.done() == 2);
+        CHECK(walk.left() == 1);
+        SECTION("and calling it again runs the rest") {
+            walk();
+            CHECK(history == Words{"run a", "destroy a", "run b", "destroy b", "run c", "destroy c"});
+            CHECK(walk.done() == 3);
+            CHECK(walk.left() == 0);
+        }
+        SECTION("and discard() destroys the rest") {
+            walk.discard();
+            CHECK(history == Words{"run a", "destroy a", "run b", "destroy b", "destroy c"});
+            walk();
+        }
+    }
+    CHECK(history.size() >= 5);
+    CHECK(history.back() == "destroy c");
+    CHECK(hooks.empty(hooks.start()));
+    CHECK_FALSE(hooks.busy());
+}
+
+TEST_CASE("HookList: the hooks after one that threw are discarded when the walk ends", "[S19]") {
+    Words history;
+    HookList hooks;
+    hooks.push([] { throw 1; });
+    for (const char* name : {"b", "c"}) hooks.push(Telling{history, name});
+    CHECK_THROWS_AS(run(hooks, hooks.start()), int);
+    CHECK(history == Words{"destroy b", "destroy c"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a hook that calls or discards the Run it is part of changes nothing", "[S14][S18]") {
+    Words history;
+    HookList hooks;
+    HookList::Run* own = nullptr;
+    hooks.push(Telling{history, "a"});
+    hooks.push([&own] { (*own)(); });
+    hooks.push(Telling{history, "b"});
+    hooks.push([&own] {
+        own->discard();
+        throw 1;
+    });
+    hooks.push(Telling{history, "c"});
+    {
+        HookList::Run walk{hooks, hooks.start()};
+        own = &walk;
+        CHECK_THROWS_AS(walk(), int);
+        CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
+        CHECK(walk.done() == 4);
+        CHECK(walk.left() == 1);
+    }
+    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b", "destroy c"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a Run that was never called discards", "[S25]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "a"});
+    {
+        const HookList::Run walk{hooks, hooks.start()};
+        CHECK(hooks.busy());
+    }
+    CHECK(history == Words{"destroy a"});
+    CHECK_FALSE(hooks.busy());
+}
+
+TEST_CASE("HookList: what hooks push while they run stays behind for later", "[S14][S15]") {
+    Words history;
+    HookList hooks;
+    hooks.push([&] { hooks.push(Telling{history, "a1"}); });
+    hooks.push(Telling{history, "b"});
+    hooks.push([&] { hooks.push(Telling{history, "c1"}); });
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run b", "destroy b"});
+    CHECK(hooks.size(hooks.start()) == 2);
+    hooks.push(Telling{history, "d"});
+    CHECK(hooks.size(hooks.start()) == 3);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run b", "destroy b", "run a1", "destroy a1", "run c1", "destroy c1", "run d", "destroy d"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a hook's own block runs its hooks before the next outer hook", "[S16]") {
+    Words history;
+    HookList hooks;
+    for (const char* name : {"1", "2"}) {
+        hooks.push([&hooks, &history, name, hook = Telling{history, name}]() mutable {
+            hook();
+            const HookList::Mark inner = hooks.mark();
+            hooks.push(Telling{history, name + std::string{"1"}});
+            run(hooks, inner);
+        });
+    }
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run 1", "run 11", "destroy 11", "destroy 1",  //
+                           "run 2", "run 21", "destroy 21", "destroy 2"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a block rolled back inside a hook does not disturb the outer hooks", "[S17]") {
+    Words history;
+    HookList hooks;
+    hooks.push([&] {
+        const HookList::Mark inner = hooks.mark();
+        for (const char* name : {"x", "y"}) hooks.push(Telling{history, name});
+        hooks.discard(inner);
+    });
+    hooks.push(Telling{history, "b"});
+    run(hooks, hooks.start());
+    CHECK(history == Words{"destroy x", "destroy y", "run b", "destroy b"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a block that a hook leaves open can be ended after the walk", "[S58]") {
+    Words history;
+    HookList hooks;
+    std::optional<HookList::Mark> left_open;
+    hooks.push([&] {
+        hooks.push(Telling{history, "a"});
+        left_open = hooks.mark();
+        hooks.push(Telling{history, "b"});
+    });
+    run(hooks, hooks.start());
+    CHECK(history.empty());
+    CHECK(hooks.size(hooks.start()) == 2);
+    CHECK(hooks.size(*left_open) == 1);
+    hooks.push(Telling{history, "c"});
+    hooks.discard(*left_open);
+    CHECK(history == Words{"destroy b", "destroy c"});
+    run(hooks, hooks.start());
+    CHECK(history == Words{"destroy b", "destroy c", "run a", "destroy a"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: what destructors push during discard stays, in order, and runs once", "[S14][S27]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "before"});
+    const HookList::Mark savepoint = hooks.mark();
+    for (const char* name : {"a", "b"})
+        hooks.push([end = AtEnd{[&hooks, &history, name] { hooks.push(Telling{history, name}); }}] {});
+    hooks.discard(savepoint);
+    CHECK(history.empty());
+    CHECK(hooks.size(savepoint) == 2);
+    CHECK(hooks.size(hooks.start()) == 3);
+    CHECK_FALSE(hooks.empty(savepoint));
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run before", "destroy before", "run a", "destroy a", "run b", "destroy b"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: hooks over a hole can be discarded again", "[S27]") {
+    Words history;
+    HookList hooks;
+    const HookList::Mark savepoint = hooks.mark();
+    hooks.push([end = AtEnd{[&] { hooks.push(Telling{history, "a"}); }}] {});
+    hooks.discard(savepoint);
+    CHECK(hooks.size(savepoint) == 1);
+    hooks.discard(savepoint);
+    CHECK(history == Words{"destroy a"});
+    CHECK(hooks.empty(savepoint));
+}
+
+TEST_CASE("HookList: discards within a run within a discard", "[S17][S27]") {
+    Words history;
+    HookList hooks;
+    const auto innermost = [&] {
+        const HookList::Mark block = hooks.mark();
+        hooks.push(Telling{history, "innermost"});
+        hooks.discard(block);
+        hooks.push(Telling{history, "stays"});
+    };
+    const auto middle = [&] {
+        const HookList::Mark block = hooks.mark();
+        hooks.push(innermost);
+        hooks.push(Telling{history, "middle"});
+        run(hooks, block);
+    };
+    hooks.push([end = AtEnd{middle}] {});
+    hooks.push(Telling{history, "outer"});
+    hooks.discard(hooks.start());
+    CHECK(history == Words{"destroy innermost", "run middle", "destroy middle", "destroy outer"});
+    CHECK(hooks.size(hooks.start()) == 1);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"destroy innermost", "run middle", "destroy middle", "destroy outer",  //
+                           "run stays", "destroy stays"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a copy constructor that throws leaves nothing", "[S7]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "a"});
+    const auto refuse = [] { throw std::runtime_error{"no copy"}; };
+    const OnCopy throwing{refuse};
+    const auto hook = [&throwing] { return [copy = throwing] { static_cast<void>(copy); }; };
+    CHECK_THROWS_WITH((hooks.emplace<true>(hook)), "no copy");
+    CHECK(hooks.size(hooks.start()) == 1);
+    hooks.push(Telling{history, "b"});
+    CHECK(hooks.size(hooks.start()) == 2);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
+}
+
+TEST_CASE("HookList: a copy constructor that throws at the end of a chunk leaves nothing", "[S7]") {
+    HookList hooks;
+    const auto refuse = [] { throw 1; };
+    const OnCopy throwing{refuse};
+    const auto hook = [&throwing] {
+        return [copy = throwing, big = std::array<char, 3000>{}] { static_cast<void>(big[0]); };
+    };
+    std::size_t ran = 0;
+    hooks.push([&ran] { ++ran; });
+    const HookList::Mark mark = hooks.mark();
+    for (int attempt = 0; attempt < 3; ++attempt) CHECK_THROWS_AS((hooks.emplace<true>(hook)), int);
+    CHECK(hooks.size(mark) == 0);
+    CHECK(hooks.size(hooks.start()) == 1);
+    hooks.push([&ran] { ran += 10; });
+    CHECK(hooks.size(mark) == 1);
+    hooks.discard(mark);
+    CHECK(hooks.empty(mark));
+    run(hooks, hooks.start());
+    CHECK(ran == 1);
+}
+
+TEST_CASE("HookList: what a copy constructor pushed before it threw stays", "[S7]") {
+    Words history;
+    HookList hooks;
+    const auto push_and_refuse = [&] {
+        hooks.push(Telling{history, "pushed"});
+        throw 1;
+    };
+    const OnCopy throwing{push_and_refuse};
+    hooks.push(Telling{history, "a"});
+    CHECK_THROWS_AS((hooks.emplace<true>([&] { return [copy = throwing] { static_cast<void>(copy); }; })), int);
+    CHECK(hooks.size(hooks.start()) == 2);
+    hooks.push(Telling{history, "b"});
+    CHECK(hooks.size(hooks.start()) == 3);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run a", "destroy a", "run pushed", "destroy pushed", "run b", "destroy b"});
+}
+
+TEST_CASE("HookList: a hook comes before those that its copy constructor pushed", "[S12]") {
+    Words history;
+    HookList hooks;
+    const auto push = [&] { hooks.push(Telling{history, "pushed"}); };
+    const OnCopy pushing{push};
+    hooks.emplace<true>(
+        [&] { return [copy = pushing, hook = Telling{history, "a"}]() mutable { std::move(hook)(); }; });
+    CHECK(hooks.size(hooks.start()) == 2);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run a", "destroy a", "run pushed", "destroy pushed"});
+}
+
+TEST_CASE("HookList: a copy constructor may open and end a block", "[S7]") {
+    Words history;
+    HookList hooks;
+    const auto block = [&] {
+        const HookList::Mark mark = hooks.mark();
+        hooks.push([hook = Telling{history, "inner"}, big = std::array<char, 2000>{}]() mutable {
+            static_cast<void>(big[0]);
+            hook();
+        });
+        run(hooks, mark);
+    };
+    const OnCopy copied{block};
+    hooks.emplace<true>([&] { return [copy = copied, hook = Telling{history, "a"}]() mutable { hook(); }; });
+    CHECK(hooks.size(hooks.start()) == 1);
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run inner", "destroy inner", "run a", "destroy a"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: failing to get memory registers nothing", "[S7]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "a"});
+    const std::array<char, 4000> big{};
+    bool refused = false;
+    {
+        const support::FailAllocation fail{0};
+        try {
+            hooks.push([&history, big] { history.push_back(std::to_string(big[0])); });
+        } catch (const std::bad_alloc&) {
+            refused = true;
+        }
+    }
+    CHECK(refused);
+    CHECK(hooks.size(hooks.start()) == 1);
+    hooks.push(Telling{history, "b"});
+    run(hooks, hooks.start());
+    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
+}
+
+TEST_CASE("HookList: an lvalue is copied, an rvalue moved, once each", "[S3]") {
+    struct Counting {
+        int* copies;
+        int* moves;
+        Counting(int& copied, int& moved) : copies{&copied}, moves{&moved} {}
+        Counting(const Counting& other) : copies{other.copies}, moves{other.moves} { ++*copies; }
+        Counting(Counting&& other) noexcept : copies{other.copies}, moves{other.moves} { ++*moves; }
+        Counting& operator=(const Counting&) = delete;
+        ~Counting() = default;
+        void operator()() const {}
+    };
+    int copies = 0;
+    int moves = 0;
+    Counting hook{copies, moves};
+    HookList hooks;
+    hooks.push(hook);
+    CHECK(std::pair{copies, moves} == std::pair{1, 0});
+    hooks.push(std::move(hook));
+    CHECK(std::pair{copies, moves} == std::pair{1, 1});
+    hooks.push(std::as_const(hook));
+    CHECK(std::pair{copies, moves} == std::pair{2, 1});
+    hooks.emplace<true>([&] { return Counting{copies, moves}; });
+    CHECK(std::pair{copies, moves} == std::pair{2, 1});
+    for (int i = 0; i < 1000; ++i) hooks.push([] {});
+    run(hooks, hooks.start());
+    CHECK(std::pair{copies, moves} == std::pair{2, 1});
+}
+
+TEST_CASE("HookList: takes functions, std::function, move-only and rvalue-only callables", "[S3]") {
+    called_functions = 0;
+    std::vector<int> ran;
+    const std::function<void()> stored = [&ran] { ran.push_back(1); };
+    struct OnlyOnce {
+        std::vector<int>* ran;
+        int operator()() && {
+            ran->push_back(3);
+            return 3;
+        }
+    };
+    HookList hooks;
+    hooks.push(plain_function);
+    hooks.push(&plain_function);
+    hooks.push(stored);
+    hooks.push([&ran, number = std::make_unique<int>(2)] { ran.push_back(*number); });
+    hooks.push(OnlyOnce{&ran});
+    hooks.push([&ran, n = 3]() mutable { ran.push_back(++n); });
+    CHECK(hooks.size(hooks.start()) == 6);
+    run(hooks, hooks.start());
+    CHECK(called_functions == 2);
+    CHECK(ran == std::vector{1, 2, 3, 4});
+    stored();
+    CHECK(ran.back() == 1);
+}
+
+TEMPLATE_TEST_CASE_SIG("HookList: captures lie as aligned as they ask for", "[S3]",
+                       ((std::size_t Alignment), Alignment), 1, 8, 16, 32, 64, 4096) {
+    HookList hooks;
+    std::vector<unsigned> ran;
+    std::vector<unsigned> expected;
+    for (unsigned char i = 0; i < 40; ++i) {
+        hooks.push([&ran, capture = Aligned<Alignment>{i}] { ran.push_back(capture.fits() ? capture.byte : 1000); });
+        hooks.push([&ran, i] { ran.push_back(100u + i); });
+        expected.push_back(i);
+        expected.push_back(100u + i);
+    }
+    CHECK(hooks.size(hooks.start()) == 80);
+    run(hooks, hooks.start());
+    CHECK(ran == expected);
+}
+
+TEST_CASE("HookList: a long double in a capture is aligned", "[S3]") {
+    HookList hooks;
+    std::vector<long double> ran;
+    for (int i = 0; i < 100; ++i) {
+        hooks.push([&ran, number = 0.5L + i] {
+            if (reinterpret_cast<std::uintptr_t>(&number) % alignof(long double) == 0) ran.push_back(number);
+        });
+        hooks.push([] {});
+    }
+    run(hooks, hooks.start());
+    CHECK(ran.size() == 100);
+    CHECK(ran.back() == 99.5L);
+}
+
+TEST_CASE("HookList: entries bigger than the largest chunk get one of their own", "[S3]") {
+    using Huge = std::array<unsigned char, 700 * 1024>;
+    const auto huge = std::make_unique<Huge>();
+    huge->fill(7);
+    std::vector<unsigned> ran;
+    HookList hooks;
+    for (unsigned i = 0; i < 3; ++i) {
+        hooks.push([&ran, i] { ran.push_back(i); });
+        hooks.push([&ran, copy = *huge] { ran.push_back(copy.front() + 100u * copy.back()); });
+    }
+    CHECK(hooks.size(hooks.start()) == 6);
+    run(hooks, hooks.start());
+    CHECK(ran == std::vector<unsigned>{0, 707, 1, 707, 2, 707});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+namespace {
+
+// One hook of each size, in a list of its own, with another behind it in the next chunk.
+template <std::size_t Smallest, std::size_t... Steps>
+std::vector<std::size_t> run_each_size(std::index_sequence<Steps...>) {
+    std::vector<std::size_t> ran;
+    const auto one = [&ran]<std::size_t Size>(std::integral_constant<std::size_t, Size>) {
+        HookList hooks;
+        struct Sized {
+            std::vector<std::size_t>* ran;
+            unsigned char bytes[Size];
+            void operator()() const { ran->push_back(Size + bytes[0] + bytes[Size - 1]); }
+        };
+        hooks.emplace<false>([&ran] { return Sized{&ran, {}}; });
+        hooks.push([&ran] { ran.push_back(1); });
+        run(hooks, hooks.start());
+    };
+    (one(std::integral_constant<std::size_t, Smallest + 8 * Steps>{}), ...);
+    return ran;
+}
+
+template <std::size_t Smallest, std::size_t Count>
+std::vector<std::size_t> each_size() {
+    std::vector<std::size_t> sizes;
+    for (std::size_t i = 0; i < Count; ++i) {
+        sizes.push_back(Smallest + 8 * i);
+        sizes.push_back(1);
+    }
+    return sizes;
+}
+
+}  // namespace
+
+TEST_CASE("HookList: entries that just fit a chunk, or just do not, leave room for what comes behind", "[S3]") {
+    CHECK(run_each_size<400>(std::make_index_sequence<16>{}) == each_size<400, 16>());
+    CHECK(run_each_size<4000>(std::make_index_sequence<20>{}) == each_size<4000, 20>());
+}
+
+TEST_CASE("HookList: sizes and marks are right over the ends of chunks", "[S26]") {
+    Words history;
+    HookList hooks;
+    std::vector<HookList::Mark> marks;
+    const std::size_t count = 2000;
+    std::vector<std::size_t> ran;
+    for (std::size_t i = 0; i < count; ++i) {
+        marks.push_back(hooks.mark());
+        hooks.push([&ran, i] { ran.push_back(i); });
+    }
+    std::vector<std::size_t> sizes;
+    std::vector<std::size_t> expected_sizes;
+    for (std::size_t i = 0; i < count; ++i) {
+        sizes.push_back(hooks.size(marks[i]));
+        expected_sizes.push_back(count - i);
+    }
+    CHECK(sizes == expected_sizes);
+
+    // Roll back to each mark in turn from behind, register one more, and roll that back too.
+    std::size_t wrong = 0;
+    for (std::size_t i = count; i-- > 1000;) {
+        hooks.discard(marks[i]);
+        if (not hooks.empty(marks[i])) ++wrong;
+        hooks.push([&ran] { ran.push_back(77777); });
+        if (hooks.size(marks[i]) != 1) ++wrong;
+        hooks.discard(marks[i]);
+    }
+    CHECK(wrong == 0);
+    CHECK(hooks.size(hooks.start()) == 1000);
+    run(hooks, hooks.start());
+    CHECK(ran.size() == 1000);
+    CHECK(ran.front() == 0);
+    CHECK(ran.back() == 999);
+}
+
+TEST_CASE("HookList: a million hooks run in order", "[S12]") {
+    HookList hooks;
+    std::size_t next = 0;
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < 1'000'000; ++i) hooks.push([&next, &wrong, i] { wrong += i != next++; });
+    CHECK(hooks.size(hooks.start()) == 1'000'000);
+    run(hooks, hooks.start());
+    CHECK(next == 1'000'000);
+    CHECK(wrong == 0);
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: ten thousand nested blocks, every other one rolled back", "[S26]") {
+    HookList hooks;
+    std::vector<HookList::Mark> marks;
+    std::size_t ran = 0;
+    std::size_t sum = 0;
+    const std::size_t levels = 10'000;
+    for (std::size_t i = 0; i < levels; ++i) {
+        marks.push_back(hooks.mark());
+        hooks.push([&ran, &sum, i] {
+            ++ran;
+            sum += i;
+        });
+    }
+    CHECK(hooks.size(marks.front()) == levels);
+    // The innermost rolls back, the next one is released having registered another, and so on outwards: what a released
+    // block kept goes with the next that rolls back.
+    for (std::size_t i = levels; i-- > 0;) {
+        if (i % 2 == 1)
+            hooks.discard(marks[i]);
+        else
+            hooks.push([&ran, &sum] {
+                ++ran;
+                sum += 1;
+            });
+    }
+    CHECK(hooks.size(marks.front()) == 2);
+    run(hooks, marks.front());
+    CHECK(ran == 2);
+    CHECK(sum == 1);
+}
+
+namespace {
+
+struct Descend {
+    HookList* hooks;
+    std::size_t* deepest;
+    std::size_t levels;
+    void operator()() const {
+        ++*deepest;
+        if (levels == 0) return;
+        const HookList::Mark inner = hooks->mark();
+        hooks->push(Descend{hooks, deepest, levels - 1});
+        run(*hooks, inner);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("HookList: two thousand hooks, each running in the block of the one before", "[S16]") {
+    HookList hooks;
+    std::size_t deepest = 0;
+    hooks.push(Descend{&hooks, &deepest, 1999});
+    run(hooks, hooks.start());
+    CHECK(deepest == 2000);
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: the first 448 bytes of hooks need no memory", "[S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    std::size_t two = 2;
+    support::CountAllocations allocations;
+    for (int i = 0; i < 14; ++i) hooks.push([&ran, &two, one = two - 1] { ran += one + two - two; });
+    const std::size_t within = allocations.made();
+    hooks.push([&ran] { ++ran; });
+    const std::size_t beyond = allocations.made();
+    CHECK(within == 0);
+    CHECK(beyond == 1);
+    run(hooks, hooks.start());
+    CHECK(ran == 15);
+}
+
+TEST_CASE("HookList: the first hundred thousand hooks need at most twenty allocations", "[S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    const support::CountAllocations allocations;
+    transaction(hooks, 100'000, ran);
+    const std::size_t made = allocations.made();
+    CHECK(ran == 100'000);
+    CHECK(made > 1);
+    CHECK(made <= 20);
+}
+
+TEST_CASE("HookList: reaching and running hooks allocates nothing", "[S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    for (std::size_t i = 0; i < 50'000; ++i) hooks.push([&ran] { ++ran; });
+    const support::CountAllocations allocations;
+    run(hooks, hooks.start());
+    const std::size_t made = allocations.made();
+    const std::size_t freed = allocations.freed();
+    CHECK(ran == 50'000);
+    CHECK(made == 0);
+    CHECK(freed == 0);
+}
+
+TEST_CASE("HookList: equal transactions neither allocate nor free after the first", "[S52]") {
+    const std::size_t size = GENERATE(1u, 14u, 15u, 139u, 140u, 141u, 1000u, 20'000u, 60'000u);
+    HookList hooks;
+    std::size_t ran = 0;
+    transaction(hooks, size, ran);
+    const support::CountAllocations allocations;
+    for (int i = 0; i < 5; ++i) transaction(hooks, size, ran);
+    const std::size_t made = allocations.made();
+    const std::size_t freed = allocations.freed();
+    CHECK(ran == 6 * size);
+    CHECK(made == 0);
+    CHECK(freed == 0);
+}
+
+TEST_CASE("HookList: equal transactions with huge captures and inner blocks keep their memory too", "[S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    const auto once = [&] {
+        const HookList::Mark from = hooks.mark();
+        for (int i = 0; i < 100; ++i) hooks.push([&ran] { ++ran; });
+        const HookList::Mark savepoint = hooks.mark();
+        hooks.push([&ran, big = std::array<char, 20'000>{}] { ran += 1000 + static_cast<std::size_t>(big[0]); });
+        for (int i = 0; i < 1000; ++i) hooks.push([&ran] { ran += 1000; });
+        hooks.discard(savepoint);
+        hooks.push([&ran, big = std::array<char, 50'000>{}] { ran += 1 + static_cast<std::size_t>(big[0]); });
+        run(hooks, from);
+        hooks.trim();
+    };
+    for (int i = 0; i < 5; ++i) once();  // the first leaves surplus chunks behind, one goes each time
+    const support::CountAllocations allocations;
+    for (int i = 0; i < 5; ++i) once();
+    const std::size_t made = allocations.made();
+    const std::size_t freed = allocations.freed();
+    CHECK(ran == 10 * 101);
+    CHECK(made == 0);
+    CHECK(freed == 0);
+}
+
+TEST_CASE("HookList: equal transactions with a bigger one inside a hook keep their memory too", "[S13][S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    const auto once = [&] {
+        hooks.push([&] { transaction(hooks, 5000, ran); });
+        hooks.push([&] { transaction(hooks, 10, ran); });
+        run(hooks, hooks.start());
+        hooks.trim();
+    };
+    once();
+    const support::CountAllocations allocations;
+    for (int i = 0; i < 5; ++i) once();
+    const std::size_t made = allocations.made();
+    const std::size_t freed = allocations.freed();
+    CHECK(ran == 6 * 5010);
+    CHECK(made == 0);
+    CHECK(freed == 0);
+}
+
+TEST_CASE("HookList: smaller transactions give the memory back, one chunk per trim", "[S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    const support::CountAllocations first;
+    transaction(hooks, 20'000, ran);
+    const std::size_t chunks = first.made();
+    CHECK(chunks > 3);
+    CHECK(first.freed() == 0);
+
+    std::vector<std::size_t> freed_by_each(chunks + 3);
+    std::size_t made = 0;
+    for (std::size_t& freed : freed_by_each) {
+        const support::CountAllocations each;
+        transaction(hooks, 1, ran);
+        freed = each.freed();
+        made += each.made();
+    }
+    // The trim of the big transaction itself keeps all; the first small one still sees it as recent.
+    std::vector<std::size_t> expected(chunks, 1);
+    expected.resize(chunks + 3, 0);
+    CHECK(made == 0);
+    CHECK(freed_by_each == expected);
+}
+
+TEST_CASE("HookList: trim keeps what the last transaction used", "[S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    transaction(hooks, 20'000, ran);
+    for (int i = 0; i < 50; ++i) transaction(hooks, 1000, ran);
+    const support::CountAllocations allocations;
+    for (int i = 0; i < 5; ++i) transaction(hooks, 1000, ran);
+    const std::size_t made = allocations.made();
+    const std::size_t freed = allocations.freed();
+    CHECK(made == 0);
+    CHECK(freed == 0);
+}
+
+TEST_CASE("HookList: trim inside a hook or an open block frees nothing that is in use", "[S13]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    for (int i = 0; i < 5000; ++i) {
+        hooks.push([&] {
+            ++ran;
+            hooks.trim();
+        });
+        if (i % 500 == 0) hooks.trim();
+    }
+    run(hooks, hooks.start());
+    for (int i = 0; i < 30; ++i) hooks.trim();
+    CHECK(ran == 5000);
+    hooks.push([&] { ++ran; });
+    run(hooks, hooks.start());
+    CHECK(ran == 5001);
+}
+
+TEST_CASE("HookList: hooks that push for ever do not need ever more memory", "[S14][S52]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    struct Again {
+        HookList* hooks;
+        std::size_t* ran;
+        void operator()() const {
+            ++*ran;
+            hooks->push(*this);
+        }
+    };
+    for (int i = 0; i < 10; ++i) hooks.push(Again{&hooks, &ran});
+    for (int i = 0; i < 1000; ++i) run(hooks, hooks.start());
+    CHECK(ran == 10'000);
+    CHECK(hooks.size(hooks.start()) == 10);
+    hooks.discard(hooks.start());
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: busy tells that hooks or destructors of hooks are being called", "[S57]") {
+    std::vector<bool> seen;
+    HookList hooks;
+    hooks.push([&] { seen.push_back(hooks.busy()); });
+    hooks.push([&, end = AtEnd{[&] { seen.push_back(hooks.busy()); }}] { throw 1; });
+    CHECK_THROWS_AS(run(hooks, hooks.start()), int);
+    hooks.push([end = AtEnd{[&] { seen.push_back(hooks.busy()); }}] {});
+    CHECK_FALSE(hooks.busy());
+    hooks.discard(hooks.start());
+    CHECK_FALSE(hooks.busy());
+    CHECK(seen == std::vector<bool>{true, true, true});
+}

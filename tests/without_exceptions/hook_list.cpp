@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+
+// HookList without exceptions and without run-time type information: built with -fno-exceptions -fno-rtti.
+
+#include <txhooks/hook_list.hpp>
+
+#include <cstddef>
+#include <cstdio>
+
+#if defined(__cpp_exceptions) or defined(__cpp_rtti)
+#error "build this with -fno-exceptions -fno-rtti"
+#endif
+
+namespace {
+
+int failures = 0;
+
+void check(bool holds, const char* what) {
+    if (holds) return;
+    ++failures;
+    std::printf("failed: %s\n", what);
+}
+
+// Adds its digit to a number when it is called, and 9 when it is destroyed.
+class Digit {
+public:
+    Digit(unsigned long& history, unsigned digit) : history_{&history}, digit_{digit} {}
+    Digit(Digit&& other) noexcept : history_{other.history_}, digit_{other.digit_} { other.history_ = nullptr; }
+    Digit& operator=(Digit&&) = delete;
+    ~Digit() {
+        if (history_ != nullptr) *history_ = *history_ * 10 + 9;
+    }
+    void operator()() { *history_ = *history_ * 10 + digit_; }
+
+private:
+    unsigned long* history_;
+    unsigned digit_;
+};
+
+void runs_in_order_and_destroys_each_before_the_next() {
+    unsigned long history = 0;
+    txhooks::HookList hooks;
+    const auto begin = hooks.mark();
+    for (unsigned digit = 1; digit <= 3; ++digit) hooks.push(Digit{history, digit});
+    check(hooks.size(begin) == 3, "three hooks are registered");
+    txhooks::HookList::Run{hooks, begin}();
+    check(history == 192939, "hooks run in order, each destroyed before the next");
+    check(hooks.empty(begin), "nothing is left after the run");
+}
+
+void discards_from_a_savepoint() {
+    unsigned long history = 0;
+    txhooks::HookList hooks;
+    hooks.push(Digit{history, 1});
+    const auto savepoint = hooks.mark();
+    hooks.push(Digit{history, 2});
+    hooks.push(Digit{history, 3});
+    hooks.discard(savepoint);
+    check(history == 99, "the hooks since the savepoint are destroyed and do not run");
+    hooks.push(Digit{history, 4});
+    txhooks::HookList::Run{hooks, hooks.start()}();
+    check(history == 991949, "the others run");
+}
+
+void keeps_what_hooks_push() {
+    unsigned long history = 0;
+    txhooks::HookList hooks;
+    hooks.push([&] { hooks.push(Digit{history, 5}); });
+    txhooks::HookList::Run{hooks, hooks.start()}();
+    check(history == 0 and hooks.size(hooks.start()) == 1, "what a hook pushes waits");
+    txhooks::HookList::Run{hooks, hooks.start()}();
+    check(history == 59, "and runs later");
+}
+
+void takes_many() {
+    std::size_t next = 0;
+    std::size_t wrong = 0;
+    txhooks::HookList hooks;
+    for (std::size_t i = 0; i < 10'000; ++i) hooks.push([&next, &wrong, i] { wrong += i != next++; });
+    txhooks::HookList::Run{hooks, hooks.start()}();
+    hooks.trim();
+    check(next == 10'000 and wrong == 0, "ten thousand hooks run in order");
+}
+
+}  // namespace
+
+int main() {
+    runs_in_order_and_destroys_each_before_the_next();
+    discards_from_a_savepoint();
+    keeps_what_hooks_push();
+    takes_many();
+    return failures == 0 ? 0 : 1;
+}
