@@ -159,6 +159,10 @@ struct Blocks {
         const unsigned number = db.next_savepoint_;
         try {
             db.verb_savepoint(number);
+        } catch (const TransactionLost& lost) {
+            note_loss(db, lost.outcome());
+            db.loss_told_ = true;
+            throw;
         } catch (...) {
             // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
             db.next_savepoint_ = db.lowest_savepoint_ = number + 1;
@@ -215,7 +219,7 @@ struct Blocks {
             db.verb_release(block.number);
         } catch (const TransactionLost& lost) {
             note_loss(db, lost.outcome());
-            commit_lost(db, block);
+            commit_lost(db, block, lost.cause());
         } catch (...) {
             roll_back_quietly(block, std::current_exception());
             throw;
