@@ -215,7 +215,7 @@ TEST_CASE("out of memory: whichever allocation fails, hooks run if and only if t
                     CHECK(next.text() == "y");
                     return failed;
                 });
-                CHECK(allocations > 100);
+                CHECK(allocations > 50);
             }
 }
 
@@ -261,7 +261,7 @@ TEST_CASE("on_commit: that runs out of memory has registered nothing, and the bl
         CHECK(db.committed == 1);
         return failed;
     });
-    CHECK(allocations > 78);
+    CHECK(allocations > 30);
 }
 
 TEST_CASE("Atomic: opening and ending one allocates nothing", "[S52]") {

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+#include <txhooks/txhooks.hpp>
+
+#include <cstdio>
+
+namespace {
+
+struct Database {
+    int commits = 0;
+    void begin() {}
+    void commit() { ++commits; }
+    void rollback() {}
+};
+
+}  // namespace
+
+int main() {
+    txhooks::HookedConnection<Database> db;
+    int commits_seen_by_hook = 0;
+    db.atomic([&] { db.on_commit([&] { commits_seen_by_hook = db.commits; }); });
+    if (commits_seen_by_hook != 1) return 1;
+    std::puts("the hook ran after the commit");
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "history.hpp"
+#include "journal.hpp"
+#include "model.hpp"
+#include "program.hpp"
+#include "records.hpp"
+
+#include <txhooks/error_sink.hpp>
+#include <txhooks/errors.hpp>
+#include <txhooks/outcome.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+#include <vector>
+
+namespace random_programs {
+
+/// What must hold when the transaction of an outermost block has ended.
+template <class World>
+class Checks : protected Journal {
+protected:
+    Checks(const Program& program, Counts& counts, bool traced)
+        : Journal{traced}, program_{program}, counts_{counts}, states_(program.hooks.size()) {}
+
+    // Committed: of the hooks whose row is there, those ran that `error` does not tell of as not run, in order.
+    void check_runs(const Transaction& transaction, const std::vector<const Hook*>& expected,
+                    const std::exception_ptr& error) {
+        const auto fails = [this](const Hook* hook) { return states_[hook->id].threw and not hook->robust; };
+        const auto failed = static_cast<std::size_t>(std::count_if(expected.begin(), expected.end(), fails));
+        const auto first =
+            static_cast<std::size_t>(std::find_if(expected.begin(), expected.end(), fails) - expected.begin());
+        std::size_t runs = expected.size();
+        if (transaction.policy == txhooks::HookFailure::stop and failed != 0) runs = first + 1;
+        expect(std::equal(expected.begin(), expected.begin() + static_cast<std::ptrdiff_t>(runs),
+                          transaction.ran.begin(), transaction.ran.end()),
+               "committed: of the hooks with a visible row", ids(expected), ", ", runs,
+               " must run, but these ran:", ids(transaction.ran));
+        const bool tells = failed != 0 and transaction.policy != txhooks::HookFailure::report;
+        if (not tells) return expect(error == nullptr, "no hook failed, but: ", error);
+        try {
+            if (error) std::rethrow_exception(error);
+            expect(false, "a hook failed, but the caller was not told");
+        } catch (const txhooks::HookError& e) {
+            expect(
+                e.position() == first and e.not_run() == expected.size() - runs and e.failed() == failed and e.cause(),
+                "wrong: ", error);
+        } catch (...) {
+            expect(false, "a hook failed, but the caller was told: ", error);
+        }
+    }
+
+    void check_no_rows(const Transaction& transaction) {
+        if (transaction.marked)
+            expect(not sees(*transaction.block), "block ", transaction.block->id,
+                   " was rolled back, but its row is there");
+        const std::vector<const Hook*> visible = visible_hooks(transaction);
+        expect(visible.empty(), "rolled back, but there are rows of the hooks", ids(visible));
+    }
+
+    // What was told of the loss is true.
+    void check_loss(const Transaction& transaction) {
+        if (not transaction.marked) return;
+        const bool there = sees(*transaction.block);
+        for (const txhooks::Outcome outcome : transaction.lost)
+            expect(outcome == txhooks::Outcome::unknown or (outcome == txhooks::Outcome::committed) == there, "block ",
+                   transaction.block->id, " was told as lost and ", text(outcome), ", but its row is ",
+                   there ? "there" : "not there");
+    }
+
+    void check_destroyed(const Transaction& transaction) {
+        for (const Hook* hook : transaction.hooks)
+            if (hook->tracked())
+                expect(states_[hook->id].destroyed == 1, "hook ", hook->id, " was destroyed ",
+                       states_[hook->id].destroyed, " times when its transaction had ended");
+    }
+
+    void compare_with_model() {
+        ++counts_.modelled;
+        const std::vector<Event> predicted = Model{World::has_begin_modes}.history(program_);
+        const auto [told, happened] = std::mismatch(predicted.begin(), predicted.end(), events_.begin(), events_.end());
+        if (told == predicted.end() and happened == events_.end()) return;
+        expect(false, "the model says: ", told == predicted.end() ? "nothing more" : text(*told),
+               "; what happened: ", happened == events_.end() ? "nothing more" : text(*happened));
+    }
+
+    void count(const Frame& frame, bool outermost) {
+        if (not frame.opened) {
+            ++counts_.refused;
+            return;
+        }
+        ++(outermost ? counts_.outermost : counts_.nested);
+        if (not outermost or frame.left_open) return;
+        switch (told_of_transaction(frame)) {
+            case Told::committed:
+                ++counts_.committed;
+                break;
+            case Told::hook_error:
+                ++counts_.hook_error;
+                break;
+            case Told::unknown:
+                ++counts_.unknown;
+                break;
+            case Told::lost: {
+                const txhooks::Outcome outcome = frame.transaction->lost.back();
+                ++(outcome == txhooks::Outcome::committed     ? counts_.lost_committed
+                   : outcome == txhooks::Outcome::rolled_back ? counts_.lost_rolled_back
+                                                              : counts_.lost_unknown);
+                break;
+            }
+            default:
+                ++(frame.told == Told::aborted ? counts_.aborted : counts_.rolled_back);
+        }
+    }
+
+    std::vector<const Hook*> visible_hooks(const Transaction& transaction) {
+        std::vector<const Hook*> hooks;
+        for (const Hook* hook : transaction.hooks)
+            if (world_->sees(row_of(*hook))) hooks.push_back(hook);
+        return hooks;
+    }
+
+    bool sees(const Block& block) { return world_->sees(row_of(block)); }
+
+    static unsigned row_of(const Hook& hook) { return 2 * hook.id; }
+    static unsigned row_of(const Block& block) { return 2 * block.id + 1; }
+
+    void event(const Event& event) {
+        if (not program_.trouble) events_.push_back(event);
+    }
+
+    const Program& program_;
+    Counts& counts_;
+    World* world_ = nullptr;
+    bool losable_ = false;           // there was something that could end a transaction behind a block's back
+    std::vector<HookState> states_;  // by id
+    std::vector<Event> events_;      // where the model can predict them
+};
+
+}  // namespace random_programs
