@@ -120,7 +120,7 @@ class BackendAdapter {
     static_assert(detail::Transactional<Backend>,
                   "txhooks: this type is no database connection that txhooks knows: include its adapter "
                   "(<txhooks/backends/...>), give it begin(), commit() and rollback(), or specialise "
-                  "txhooks::BackendAdapter; a lease, a smart pointer or a file name is not a connection: pass what it "
+                  "txhooks::BackendAdapter; a lease, a pointer or a file name is not a connection: pass what it "
                   "points to, or open it");
 
 public:

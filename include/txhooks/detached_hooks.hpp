@@ -34,64 +34,70 @@ public:
         return *this;
     }
     ~DetachedHooks() {
-        if (hooks_ == nullptr) return;
+        if (held_.hooks == nullptr) return;
         if (busy()) detail::die("txhooks: DetachedHooks destroyed while its hooks are being called");
         if (size() != 0)
-            report_("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
-        delete hooks_;
+            held_.report("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
+        delete held_.hooks;
     }
 
     /// Runs and destroys the hooks, in order of registration, as the connection they come from would have.
     /// Throws: `HookError` as `Atomic::commit` does. After it, returning or throwing, none is left. From one of its own
     /// hooks: `UsageError`.
     void run() {
-        if (hooks_ == nullptr) return;
+        if (held_.hooks == nullptr) return;
         if (busy()) throw UsageError{"txhooks: run() on DetachedHooks whose hooks are already running"};
-        HookList::Run run{*hooks_, hooks_->start()};
-        detail::run_hooks(run, on_hook_failure_, report_);
+        const Held held = held_;  // a hook may move this object
+        HookList::Run run{*held.hooks, held.hooks->start()};
+        detail::run_hooks(run, held.on_hook_failure, held.report);
     }
 
     /// Destroys the hooks without running them. From one of its own hooks: does nothing.
     void discard() noexcept {
-        if (hooks_ != nullptr and not busy()) hooks_->discard(hooks_->start());
+        if (held_.hooks != nullptr and not busy()) held_.hooks->discard(held_.hooks->start());
     }
 
     /// How many hooks wait to be run; none does once `run()` was called. O(n).
-    std::size_t size() const noexcept { return hooks_ == nullptr or busy() ? 0 : hooks_->size(hooks_->start()); }
+    std::size_t size() const noexcept {
+        return held_.hooks == nullptr or busy() ? 0 : held_.hooks->size(held_.hooks->start());
+    }
 
 private:
     friend struct detail::Blocks;
 
-    bool busy() const noexcept { return hooks_ != nullptr and hooks_->busy(); }
+    bool busy() const noexcept { return held_.hooks != nullptr and held_.hooks->busy(); }
 
     // An empty list for a block to fill, owned by the caller.
     HookList* release() {
-        HookList* const hooks = hooks_ == nullptr ? new HookList : hooks_;
-        hooks_ = nullptr;
+        HookList* const hooks = held_.hooks == nullptr ? new HookList : held_.hooks;
+        held_.hooks = nullptr;
         return hooks;
     }
 
     void adopt(HookList& hooks) noexcept {
         DetachedHooks filled;
-        filled.hooks_ = &hooks;
+        filled.held_.hooks = &hooks;
         *this = static_cast<DetachedHooks&&>(filled);
     }
 
     void adopt(HookList& hooks, HookFailure on_hook_failure, detail::Reporter report) noexcept {
         adopt(hooks);
-        on_hook_failure_ = on_hook_failure;
-        report_ = report;
+        held_.on_hook_failure = on_hook_failure;
+        held_.report = report;
     }
 
     void swap(DetachedHooks& other) noexcept {
-        std::swap(hooks_, other.hooks_);
-        std::swap(on_hook_failure_, other.on_hook_failure_);
-        std::swap(report_, other.report_);
+        const Held mine = held_;
+        held_ = other.held_;
+        other.held_ = mine;
     }
 
-    HookList* hooks_ = nullptr;
-    HookFailure on_hook_failure_ = HookFailure::stop;
-    detail::Reporter report_;
+    struct Held {
+        HookList* hooks = nullptr;
+        HookFailure on_hook_failure = HookFailure::stop;
+        detail::Reporter report;
+    };
+    Held held_;
 };
 
 }  // namespace txhooks

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
-#include "support/sqlite_story.hpp"
+#include "support/sqlite_scene.hpp"
 
 #include <txhooks/backends/sqlite3.hpp>
 
@@ -72,42 +72,42 @@ Lines between_begin_and_end(Lines middle, bool commits) {
 // ---- What is sent
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a block sends its own verbs and nothing else", "[S2][S11][S43]", EveryWay) {
-    Story<TestType> story;
+    Scene<TestType> scene;
     for (int time = 0; time < 2; ++time) {  // the second time with the statements that were kept
-        const Statements sent{story.handle};
-        Atomic tx{story.db, story.options};
-        story.hook(1);
-        run(story.handle, "DELETE FROM t");
+        const Statements sent{scene.handle};
+        Atomic tx{scene.db, scene.options};
+        scene.hook(1);
+        run(scene.handle, "DELETE FROM t");
         tx.commit();
         CHECK(sent.lines == between_begin_and_end<TestType>({"DELETE FROM t"}, true));
     }
     for (int time = 0; time < 2; ++time) {
-        const Statements sent{story.handle};
-        Atomic tx{story.db, story.options};
-        story.hook(1);
+        const Statements sent{scene.handle};
+        Atomic tx{scene.db, scene.options};
+        scene.hook(1);
         tx.rollback();
         CHECK(sent.lines == between_begin_and_end<TestType>({}, false));
     }
-    CHECK(story.hooks == "1,1");
+    CHECK(scene.hooks == "1,1");
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: nested blocks are savepoints, numbered by depth", "[S33][S43]", EveryWay) {
-    Story<TestType> story;
-    const Statements sent{story.handle};
+    Scene<TestType> scene;
+    const Statements sent{scene.handle};
     {
-        Atomic tx{story.db, story.options};
+        Atomic tx{scene.db, scene.options};
         {
-            Atomic inner{story.db};
-            Atomic innermost{story.db};
+            Atomic inner{scene.db};
+            Atomic innermost{scene.db};
             innermost.commit();
             inner.commit();
         }
         {
-            Atomic joined{story.db, {.join = true}};
+            Atomic joined{scene.db, {.join = true}};
             joined.commit();
         }
         {
-            Atomic inner{story.db};
+            Atomic inner{scene.db};
             inner.rollback();
         }
         tx.commit();
@@ -119,83 +119,83 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: nested blocks are savepoints, numbered by dept
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: nests deeper than the statements it keeps", "[S26][S33][S43]", EveryWay) {
-    Story<TestType> story;
+    Scene<TestType> scene;
     constexpr int depth = 9;
     // Level `undone` is rolled back, and with it the deeper ones.
     const auto descend = [&](auto& self, int level, int undone) -> void {
         if (level == depth) return;
-        Atomic inner{story.db};
-        story.row(level);
+        Atomic inner{scene.db};
+        scene.row(level);
         self(self, level + 1, undone);
-        story.row(20 + level);
+        scene.row(20 + level);
         if (level == undone)
             inner.rollback();
         else
             inner.commit();
     };
     for (int time = 0; time < 2; ++time) {
-        story.hooks.clear();
-        run(story.handle, "DELETE FROM t");
-        Atomic tx{story.db, story.options};
+        scene.hooks.clear();
+        run(scene.handle, "DELETE FROM t");
+        Atomic tx{scene.db, scene.options};
         descend(descend, 1, 6);
         tx.commit();
-        CHECK(story.hooks == "1,2,3,4,5,25,24,23,22,21");
-        CHECK(story.truth() == "1,2,3,4,5,21,22,23,24,25");
+        CHECK(scene.hooks == "1,2,3,4,5,25,24,23,22,21");
+        CHECK(scene.truth() == "1,2,3,4,5,21,22,23,24,25");
     }
-    CHECK(story.goes_on());
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a nested block that the user's savepoints surround keeps to itself", "[S33][S43]",
                         EveryWay) {
-    Story<TestType> story;
-    Atomic tx{story.db, story.options};
-    run(story.handle, "SAVEPOINT s");
+    Scene<TestType> scene;
+    Atomic tx{scene.db, scene.options};
+    run(scene.handle, "SAVEPOINT s");
     {
-        Atomic inner{story.db};
-        run(story.handle, "SAVEPOINT s");
-        story.row(1);
+        Atomic inner{scene.db};
+        run(scene.handle, "SAVEPOINT s");
+        scene.row(1);
         inner.rollback();  // the user's inner savepoint dies with it
     }
     {
-        Atomic inner{story.db};
-        run(story.handle, "SAVEPOINT s");
-        story.row(2);
+        Atomic inner{scene.db};
+        run(scene.handle, "SAVEPOINT s");
+        scene.row(2);
         inner.commit();
     }
-    CHECK(attempt(story.handle, "RELEASE s") == SQLITE_OK);  // the outer one lives
-    CHECK(attempt(story.handle, "RELEASE s") == SQLITE_ERROR);
-    run(story.handle, "SAVEPOINT unended");
+    CHECK(attempt(scene.handle, "RELEASE s") == SQLITE_OK);  // the outer one lives
+    CHECK(attempt(scene.handle, "RELEASE s") == SQLITE_ERROR);
+    run(scene.handle, "SAVEPOINT unended");
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "2");
-    CHECK(story.truth() == "2");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "2");
+    CHECK(scene.truth() == "2");
+    CHECK(scene.goes_on());
 }
 
 // ---- What is left alone
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: does not disturb last_insert_rowid(), changes() and total_changes()", "[S53]",
                         EveryWay) {
-    Story<TestType> story;
+    Scene<TestType> scene;
     const auto counters = [&] {
-        return std::vector<long long>{sqlite3_last_insert_rowid(story.handle), sqlite3_changes(story.handle),
-                                      sqlite3_total_changes(story.handle)};
+        return std::vector<long long>{sqlite3_last_insert_rowid(scene.handle), sqlite3_changes(scene.handle),
+                                      sqlite3_total_changes(scene.handle)};
     };
-    run(story.handle, "INSERT INTO t VALUES (41), (42)");
+    run(scene.handle, "INSERT INTO t VALUES (41), (42)");
     const auto outside = counters();
     REQUIRE(outside == std::vector<long long>{42, 2, 2});
     {
-        Atomic tx{story.db, story.options};
+        Atomic tx{scene.db, scene.options};
         CHECK(counters() == outside);
-        run(story.handle, "INSERT INTO t VALUES (51), (52), (53)");
+        run(scene.handle, "INSERT INTO t VALUES (51), (52), (53)");
         const auto inside = counters();
         REQUIRE(inside == std::vector<long long>{53, 3, 5});
         {
-            Atomic inner{story.db};
+            Atomic inner{scene.db};
             CHECK(counters() == inside);
             inner.commit();
         }
         {
-            Atomic inner{story.db};
+            Atomic inner{scene.db};
             inner.rollback();
         }
         CHECK(counters() == inside);
@@ -207,66 +207,66 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: does not disturb last_insert_rowid(), changes(
 TEMPLATE_LIST_TEST_CASE("sqlite3: works in every journal mode", "[S11][S25][S26]", EveryWay) {
     const char* const mode = GENERATE("DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL");
     CAPTURE(mode);
-    Story<TestType> story{mode};
+    Scene<TestType> scene{mode};
     {
-        Atomic tx{story.db, story.options};
-        story.row(1);
-        CHECK(sqlite3_get_autocommit(story.handle) == 0);
-        CHECK_FALSE(story.db.usable());
+        Atomic tx{scene.db, scene.options};
+        scene.row(1);
+        CHECK(sqlite3_get_autocommit(scene.handle) == 0);
+        CHECK_FALSE(scene.db.usable());
         tx.commit();
-        CHECK(sqlite3_get_autocommit(story.handle) != 0);
-        CHECK(story.db.usable());
+        CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+        CHECK(scene.db.usable());
     }
     {
-        Atomic tx{story.db, story.options};
-        story.row(2);
+        Atomic tx{scene.db, scene.options};
+        scene.row(2);
         tx.rollback();
-        CHECK(sqlite3_get_autocommit(story.handle) != 0);
+        CHECK(sqlite3_get_autocommit(scene.handle) != 0);
     }
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: deferred blocks work under query_only", "[S11]", DeferredWays) {
-    Story<TestType> story;
-    run(story.handle, "PRAGMA query_only = 1");
+    Scene<TestType> scene;
+    run(scene.handle, "PRAGMA query_only = 1");
     {
-        Atomic tx{story.db, story.options};
-        CHECK(attempt(story.handle, "INSERT INTO t VALUES (1)") == SQLITE_READONLY);
+        Atomic tx{scene.db, scene.options};
+        CHECK(attempt(scene.handle, "INSERT INTO t VALUES (1)") == SQLITE_READONLY);
         {
-            Atomic inner{story.db};
-            story.hook(1);
+            Atomic inner{scene.db};
+            scene.hook(1);
             inner.commit();
         }
         {
-            Atomic inner{story.db};
-            story.hook(2);
+            Atomic inner{scene.db};
+            scene.hook(2);
             inner.rollback();
         }
         CHECK(ending([&] { return tx.commit(); }) == "committed");
     }
-    CHECK(story.hooks == "1");
-    run(story.handle, "PRAGMA query_only = 0");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1");
+    run(scene.handle, "PRAGMA query_only = 0");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: under query_only SQLite refuses to begin a locking block", "[S40]", LockingWays) {
-    Story<TestType> story;
-    run(story.handle, "PRAGMA query_only = 1");
-    CHECK(ending([&] { Atomic tx{story.db, story.options}; }) == "EngineError READONLY rolled_back");
-    CHECK(story.db.usable());
-    run(story.handle, "PRAGMA query_only = 0");
-    CHECK(story.goes_on());
+    Scene<TestType> scene;
+    run(scene.handle, "PRAGMA query_only = 1");
+    CHECK(ending([&] { Atomic tx{scene.db, scene.options}; }) == "EngineError READONLY rolled_back");
+    CHECK(scene.db.usable());
+    run(scene.handle, "PRAGMA query_only = 0");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: works on a database that is read only", "[S11]", EveryWay) {
-    Story<TestType> story;
-    run(story.handle, "INSERT INTO t VALUES (7)");
-    Handle read_only{story.file.path(), nullptr, SQLITE_OPEN_READONLY};
+    Scene<TestType> scene;
+    run(scene.handle, "INSERT INTO t VALUES (7)");
+    Handle read_only{scene.file.path(), nullptr, SQLITE_OPEN_READONLY};
     std::string hooks;
     {
-        typename Story<TestType>::Db db{read_only.get()};
+        typename Scene<TestType>::Db db{read_only.get()};
         {
             Atomic tx{db, {.begin = TestType::begin}};
             CHECK(values(read_only, "SELECT n FROM t") == "7");
@@ -286,22 +286,22 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: works on a database that is read only", "[S11]
 
 TEST_CASE("sqlite3: the user's commit hook and rollback hook stay in place and are called", "[S53]") {
     const auto mode = GENERATE(Begin::deferred, Begin::immediate, Begin::exclusive);
-    Story<Way<Witness, Begin::deferred>> story;
+    Scene<Way<Witness, Begin::deferred>> scene;
     Lines called;
     sqlite3_commit_hook(
-        story.handle,
+        scene.handle,
         [](void* to) {
             static_cast<Lines*>(to)->push_back("commit");
             return 0;
         },
         &called);
-    sqlite3_rollback_hook(story.handle, [](void* to) { static_cast<Lines*>(to)->push_back("rollback"); }, &called);
+    sqlite3_rollback_hook(scene.handle, [](void* to) { static_cast<Lines*>(to)->push_back("rollback"); }, &called);
     {
-        Atomic tx{story.db, {.begin = mode}};
-        story.row(1);
+        Atomic tx{scene.db, {.begin = mode}};
+        scene.row(1);
         {
-            Atomic inner{story.db};
-            story.row(2);
+            Atomic inner{scene.db};
+            scene.row(2);
             inner.rollback();
         }
         CHECK(called.empty());
@@ -309,15 +309,15 @@ TEST_CASE("sqlite3: the user's commit hook and rollback hook stay in place and a
     }
     CHECK(called == Lines{"commit"});
     {
-        Atomic tx{story.db, {.begin = mode}};
-        story.row(3);
+        Atomic tx{scene.db, {.begin = mode}};
+        scene.row(3);
         tx.rollback();
     }
     CHECK(called == Lines{"commit", "rollback"});
-    CHECK(sqlite3_commit_hook(story.handle, nullptr, nullptr) == &called);
-    CHECK(sqlite3_rollback_hook(story.handle, nullptr, nullptr) == &called);
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
+    CHECK(sqlite3_commit_hook(scene.handle, nullptr, nullptr) == &called);
+    CHECK(sqlite3_rollback_hook(scene.handle, nullptr, nullptr) == &called);
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
 }
 
 TEST_CASE("sqlite3: the counters take both hook slots with the first block and leave them empty", "[S59]") {
@@ -348,7 +348,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: keeps statements, which are gone with the wrap
     sqlite3* handle = nullptr;
     REQUIRE(sqlite3_open(file.path().c_str(), &handle) == SQLITE_OK);
     {
-        typename Story<TestType>::Db db{handle};
+        typename Scene<TestType>::Db db{handle};
         CHECK(statements_in(handle) == 0);  // prepared when first used
         const auto all_verbs = [&] {
             Atomic tx{db, {.begin = TestType::begin}};
@@ -381,15 +381,15 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: a wrapper that dies with a block open rolls ba
     run(handle, "CREATE TABLE t (n)");
     Lines told;
     {
-        alignas(Atomic<typename Story<TestType>::Db>) std::byte room[sizeof(Atomic<typename Story<TestType>::Db>)];
-        Atomic<typename Story<TestType>::Db>* tx = nullptr;
+        alignas(Atomic<typename Scene<TestType>::Db>) std::byte room[sizeof(Atomic<typename Scene<TestType>::Db>)];
+        Atomic<typename Scene<TestType>::Db>* tx = nullptr;
         {
-            typename Story<TestType>::Db db{handle.get()};
+            typename Scene<TestType>::Db db{handle.get()};
             db.set_error_sink(
                 [](void* to, const char* what, const std::exception_ptr&) { static_cast<Lines*>(to)->push_back(what); },
                 &told);
-            tx = std::construct_at(reinterpret_cast<Atomic<typename Story<TestType>::Db>*>(room), db,
-                                   typename Story<TestType>::Db::Options{.begin = TestType::begin});
+            tx = std::construct_at(reinterpret_cast<Atomic<typename Scene<TestType>::Db>*>(room), db,
+                                   typename Scene<TestType>::Db::Options{.begin = TestType::begin});
             run(handle, "INSERT INTO t VALUES (1)");
             db.on_commit([&] { told.push_back("the hook ran"); });
         }
@@ -434,32 +434,32 @@ TEST_CASE("sqlite3: is deduced from a handle and gives it back", "[S53][S30]") {
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a transaction begun by raw SQL is neither joined nor taken for idle", "[S8][S41]",
                         EveryWay) {
-    Story<TestType> story;
+    Scene<TestType> scene;
     const char* const begin = GENERATE("BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT mine");
-    run(story.handle, begin);
-    CHECK_FALSE(story.db.usable());
-    const Statements sent{story.handle};
-    CHECK(ending([&] { story.hook(1); }) == "UsageError");
-    CHECK(ending([&] { Atomic tx{story.db, story.options}; }) == "UsageError");
-    CHECK(ending([&] { story.db.reset(); }) == "UsageError");
+    run(scene.handle, begin);
+    CHECK_FALSE(scene.db.usable());
+    const Statements sent{scene.handle};
+    CHECK(ending([&] { scene.hook(1); }) == "UsageError");
+    CHECK(ending([&] { Atomic tx{scene.db, scene.options}; }) == "UsageError");
+    CHECK(ending([&] { scene.db.reset(); }) == "UsageError");
     CHECK(sent.lines.empty());
-    CHECK(sqlite3_get_autocommit(story.handle) == 0);
-    run(story.handle, "INSERT INTO t VALUES (1)");
-    run(story.handle, "COMMIT");
-    story.hook(1);
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
-    CHECK(story.goes_on());
+    CHECK(sqlite3_get_autocommit(scene.handle) == 0);
+    run(scene.handle, "INSERT INTO t VALUES (1)");
+    run(scene.handle, "COMMIT");
+    scene.hook(1);
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: two wrappers on one handle keep out of each other's transactions", "[S8][S41]",
                         EveryWay) {
-    Story<TestType> story;
-    HookedConnection<sqlite3*> other{story.handle.get()};
+    Scene<TestType> scene;
+    HookedConnection<sqlite3*> other{scene.handle.get()};
     std::string others;
     {
-        Atomic tx{story.db, story.options};
-        story.row(1);
+        Atomic tx{scene.db, scene.options};
+        scene.row(1);
         CHECK_FALSE(other.usable());
         CHECK(ending([&] { other.on_commit([&] { others += '1'; }); }) == "UsageError");
         CHECK(ending([&] { Atomic inner{other}; }) == "UsageError");
@@ -468,137 +468,137 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: two wrappers on one handle keep out of each ot
     }
     {
         Atomic tx{other};
-        run(story.handle, "INSERT INTO t VALUES (2)");
+        run(scene.handle, "INSERT INTO t VALUES (2)");
         other.on_commit([&] { others += '2'; });
-        CHECK(ending([&] { story.hook(3); }) == "UsageError");
-        CHECK(ending([&] { Atomic inner{story.db, story.options}; }) == "UsageError");
+        CHECK(ending([&] { scene.hook(3); }) == "UsageError");
+        CHECK(ending([&] { Atomic inner{scene.db, scene.options}; }) == "UsageError");
         CHECK(ending([&] { return tx.commit(); }) == "committed");
     }
-    CHECK(story.hooks == "1");
+    CHECK(scene.hooks == "1");
     CHECK(others == "2");
-    CHECK(story.truth() == "1,2");
-    CHECK(story.goes_on());
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a raw BEGIN inside a block fails and changes nothing", "[S50]", EveryWay) {
-    Story<TestType> story;
-    Atomic tx{story.db, story.options};
-    story.row(1);
-    CHECK(attempt(story.handle, "BEGIN") == SQLITE_ERROR);
+    Scene<TestType> scene;
+    Atomic tx{scene.db, scene.options};
+    scene.row(1);
+    CHECK(attempt(scene.handle, "BEGIN") == SQLITE_ERROR);
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: set_rollback rolls back silently", "[S36]", EveryWay) {
-    Story<TestType> story;
+    Scene<TestType> scene;
     {
-        Atomic tx{story.db, story.options};
-        story.row(1);
+        Atomic tx{scene.db, scene.options};
+        scene.row(1);
         {
-            Atomic inner{story.db};
-            story.row(2);
-            story.db.set_rollback(true);
+            Atomic inner{scene.db};
+            scene.row(2);
+            scene.db.set_rollback(true);
             CHECK(ending([&] { return inner.commit(); }) == "rolled_back");
         }
-        story.row(3);
+        scene.row(3);
         CHECK(ending([&] { return tx.commit(); }) == "committed");
     }
-    CHECK(story.hooks == "1,3");
+    CHECK(scene.hooks == "1,3");
     {
-        Atomic tx{story.db, story.options};
-        story.row(4);
-        story.db.set_rollback(true);
+        Atomic tx{scene.db, scene.options};
+        scene.row(4);
+        scene.db.set_rollback(true);
         CHECK(ending([&] { return tx.commit(); }) == "rolled_back");
     }
-    CHECK(story.hooks == "1,3");
-    CHECK(story.truth() == "1,3");
-    CHECK(story.told.empty());
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1,3");
+    CHECK(scene.truth() == "1,3");
+    CHECK(scene.told.empty());
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a nested block takes no begin mode", "[S38]", EveryWay) {
-    Story<TestType> story;
-    Atomic tx{story.db, story.options};
-    story.row(1);
-    CHECK(ending([&] { Atomic inner{story.db, {.begin = Begin::immediate}}; }) == "UsageError");
-    CHECK(ending([&] { Atomic inner{story.db, {.begin = Begin::exclusive}}; }) == "UsageError");
+    Scene<TestType> scene;
+    Atomic tx{scene.db, scene.options};
+    scene.row(1);
+    CHECK(ending([&] { Atomic inner{scene.db, {.begin = Begin::immediate}}; }) == "UsageError");
+    CHECK(ending([&] { Atomic inner{scene.db, {.begin = Begin::exclusive}}; }) == "UsageError");
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a hook may use the connection and open blocks of its own", "[S13][S16]", EveryWay) {
-    Story<TestType> story;
-    Atomic tx{story.db, story.options};
-    story.row(1);
-    story.db.on_commit([&] {
-        CHECK(sqlite3_get_autocommit(story.handle) != 0);
-        CHECK(story.truth() == "1,3");
-        Atomic inner{story.db, {.durable = true, .begin = TestType::begin}};
-        story.row(2);
+    Scene<TestType> scene;
+    Atomic tx{scene.db, scene.options};
+    scene.row(1);
+    scene.db.on_commit([&] {
+        CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+        CHECK(scene.truth() == "1,3");
+        Atomic inner{scene.db, {.durable = true, .begin = TestType::begin}};
+        scene.row(2);
         inner.commit();
     });
-    story.row(3);
+    scene.row(3);
     tx.commit();
-    CHECK(story.hooks == "1,2,3");
-    CHECK(story.truth() == "1,2,3");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1,2,3");
+    CHECK(scene.truth() == "1,2,3");
+    CHECK(scene.goes_on());
 }
 
 // ---- Verbs that fail
 
 TEST_CASE("sqlite3: a BEGIN whose witness cannot be set is rolled back", "[S40]") {
-    Story<Way<Witness, Begin::deferred>> story;
+    Scene<Way<Witness, Begin::deferred>> scene;
     const auto mode = GENERATE(Begin::deferred, Begin::immediate, Begin::exclusive);
     sqlite3_set_authorizer(
-        story.handle,
+        scene.handle,
         [](void*, int what, const char*, const char*, const char*, const char*) {
             return what == SQLITE_SAVEPOINT ? SQLITE_DENY : SQLITE_OK;
         },
         nullptr);
-    CHECK_THAT(ending([&] { Atomic tx{story.db, {.begin = mode}}; }), Catch::Matchers::StartsWith("EngineError"));
-    sqlite3_set_authorizer(story.handle, nullptr, nullptr);
-    CHECK(sqlite3_get_autocommit(story.handle) != 0);
-    CHECK(story.db.usable());
-    CHECK(story.told.empty());
-    CHECK(story.goes_on());
+    CHECK_THAT(ending([&] { Atomic tx{scene.db, {.begin = mode}}; }), Catch::Matchers::StartsWith("EngineError"));
+    sqlite3_set_authorizer(scene.handle, nullptr, nullptr);
+    CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+    CHECK(scene.db.usable());
+    CHECK(scene.told.empty());
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: the number of a savepoint that failed is not used again in its transaction",
                         "[S40][S43]", EveryWay) {
-    Story<TestType> story;
-    Atomic tx{story.db, story.options};
+    Scene<TestType> scene;
+    Atomic tx{scene.db, scene.options};
     sqlite3_set_authorizer(
-        story.handle,
+        scene.handle,
         [](void*, int what, const char*, const char*, const char*, const char*) {
             return what == SQLITE_SAVEPOINT ? SQLITE_DENY : SQLITE_OK;
         },
         nullptr);
-    CHECK_THAT(ending([&] { Atomic inner{story.db}; }), Catch::Matchers::StartsWith("EngineError"));
-    sqlite3_set_authorizer(story.handle, nullptr, nullptr);
-    const Statements sent{story.handle};
+    CHECK_THAT(ending([&] { Atomic inner{scene.db}; }), Catch::Matchers::StartsWith("EngineError"));
+    sqlite3_set_authorizer(scene.handle, nullptr, nullptr);
+    const Statements sent{scene.handle};
     {
-        Atomic inner{story.db};
-        story.row(1);
+        Atomic inner{scene.db};
+        scene.row(1);
         inner.commit();
     }
     CHECK(sent.lines == Lines{"SAVEPOINT txhooks_2", "INSERT INTO t VALUES (1)", "RELEASE txhooks_2"});
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
 }
 
 // ---- Errors
 
 TEST_CASE("sqlite3: errors carry SQLite's extended code and text", "[S46]") {
-    Story<Way<Witness, Begin::deferred>> story;
-    run(story.handle, "PRAGMA foreign_keys = ON");
-    run(story.handle, "CREATE TABLE child (parent INTEGER REFERENCES t(n) DEFERRABLE INITIALLY DEFERRED)");
+    Scene<Way<Witness, Begin::deferred>> scene;
+    run(scene.handle, "PRAGMA foreign_keys = ON");
+    run(scene.handle, "CREATE TABLE child (parent INTEGER REFERENCES t(n) DEFERRABLE INITIALLY DEFERRED)");
     const bool extended = GENERATE(false, true);
-    sqlite3_extended_result_codes(story.handle, extended ? 1 : 0);
-    Atomic tx{story.db};
-    run(story.handle, "INSERT INTO child VALUES (1)");
+    sqlite3_extended_result_codes(scene.handle, extended ? 1 : 0);
+    Atomic tx{scene.db};
+    run(scene.handle, "INSERT INTO child VALUES (1)");
     try {
         tx.commit();
         FAIL("committed");
@@ -613,11 +613,11 @@ TEST_CASE("sqlite3: errors carry SQLite's extended code and text", "[S46]") {
 }
 
 TEST_CASE("sqlite3: an error of BEGIN carries SQLite's code and text", "[S40]") {
-    Story<Way<Witness, Begin::immediate>> story;
-    const Handle other{story.file.path()};
+    Scene<Way<Witness, Begin::immediate>> scene;
+    const Handle other{scene.file.path()};
     run(other, "BEGIN IMMEDIATE");
     try {
-        Atomic tx{story.db, story.options};
+        Atomic tx{scene.db, scene.options};
         FAIL("begun");
     } catch (const txhooks::EngineError& e) {
         CHECK(e.code() == SQLITE_BUSY);

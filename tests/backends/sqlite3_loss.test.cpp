@@ -4,7 +4,7 @@
 // caller is told, and the connection goes on.
 
 #include "support/catch.hpp"
-#include "support/sqlite_story.hpp"
+#include "support/sqlite_scene.hpp"
 
 #include <txhooks/backends/sqlite3.hpp>
 
@@ -125,124 +125,124 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: commit() reports a transaction that has e
                         EveryWay) {
     const Ender ender = GENERATE(true, false) ? enders_to_idle() : enders_to_another();
     CAPTURE(ender.name);
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    ender.end(story.handle);
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    ender.end(scene.handle);
     CHECK(without_cause(ending([&] { return tx.commit(); })) == loss<TestType>(ender));
     CHECK_FALSE(tx.active());
     CHECK(ending([&] { return tx.commit(); }) == "UsageError");
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(sqlite3_get_autocommit(story.handle) != 0);
-    CHECK(story.goes_on());
-    CHECK(story.told.empty());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: rollback() reports a transaction that has ended", "[S50]", EveryWay) {
     const Ender ender = GENERATE(true, false) ? enders_to_idle() : enders_to_another();
     CAPTURE(ender.name);
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    ender.end(story.handle);
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    ender.end(scene.handle);
     CHECK(without_cause(ending([&] { tx.rollback(); })) == loss<TestType>(ender));
     CHECK_FALSE(tx.active());
     CHECK(ending([&] { tx.rollback(); }) == "returned");
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(sqlite3_get_autocommit(story.handle) != 0);
-    CHECK(story.goes_on());
-    CHECK(story.told.empty());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a destructor reports a transaction that has ended to the sink", "[S50]",
                         EveryWay) {
     const Ender ender = GENERATE(true, false) ? enders_to_idle() : enders_to_another();
     CAPTURE(ender.name);
-    Story<TestType> story;
+    Scene<TestType> scene;
     {
-        typename Story<TestType>::Tx tx{story.db, story.options};
-        story.row(1);
-        ender.end(story.handle);
+        typename Scene<TestType>::Tx tx{scene.db, scene.options};
+        scene.row(1);
+        ender.end(scene.handle);
     }
-    REQUIRE_FALSE(story.told.empty());
-    CHECK(without_cause(story.told.front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(sqlite3_get_autocommit(story.handle) != 0);
-    CHECK(story.goes_on());
+    REQUIRE_FALSE(scene.told.empty());
+    CHECK(without_cause(scene.told.front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: atomic(fn) reports a transaction that has ended, or what fn threw", "[S50][S30]",
                         EveryWay) {
     const Ender ender = GENERATE(true, false) ? enders_to_idle() : enders_to_another();
     CAPTURE(ender.name);
-    Story<TestType> story;
+    Scene<TestType> scene;
     SECTION("fn returns") {
         CHECK(without_cause(ending([&] {
-                  story.db.atomic(story.options, [&] {
-                      story.row(1);
-                      ender.end(story.handle);
+                  scene.db.atomic(scene.options, [&] {
+                      scene.row(1);
+                      ender.end(scene.handle);
                   });
               })) == loss<TestType>(ender));
-        CHECK(story.told.empty());
+        CHECK(scene.told.empty());
     }
     SECTION("fn throws: that is the first exception, the loss goes to the sink") {
         CHECK(ending([&] {
-                  story.db.atomic(story.options, [&] {
-                      story.row(1);
-                      ender.end(story.handle);
+                  scene.db.atomic(scene.options, [&] {
+                      scene.row(1);
+                      ender.end(scene.handle);
                       throw std::runtime_error{"fn's own"};
                   });
               }) == "fn's own");
-        REQUIRE(story.told.size() == 1);
-        CHECK(without_cause(story.told.front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
+        REQUIRE(scene.told.size() == 1);
+        CHECK(without_cause(scene.told.front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
     }
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(story.goes_on());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: on_commit and nested blocks notice an engine that is idle at once", "[S50][S9]",
                         EveryWay) {
     const Ender ender = enders_to_idle();
     CAPTURE(ender.name);
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    ender.end(story.handle);
-    CHECK(ending([&] { story.hook(2); }) == loss<TestType>(ender));
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    ender.end(scene.handle);
+    CHECK(ending([&] { scene.hook(2); }) == loss<TestType>(ender));
     CHECK_FALSE(tx.active());
-    CHECK(ending([&] { typename Story<TestType>::Tx inner{story.db}; }) == loss<TestType>(ender));
-    CHECK(ending([&] { typename Story<TestType>::Tx inner{story.db, {.join = true}}; }) == loss<TestType>(ender));
+    CHECK(ending([&] { typename Scene<TestType>::Tx inner{scene.db}; }) == loss<TestType>(ender));
+    CHECK(ending([&] { typename Scene<TestType>::Tx inner{scene.db, {.join = true}}; }) == loss<TestType>(ender));
     CHECK(ending([&] { return tx.commit(); }) == loss<TestType>(ender));
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(story.goes_on());
-    CHECK(story.told.empty());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: the counters notice another transaction at once, the savepoint at the end",
                         "[S50][S9]", EveryWay) {
     const Ender ender = enders_to_another();
     CAPTURE(ender.name);
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    ender.end(story.handle);
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    ender.end(scene.handle);
     const std::string at_once = TestType::counts ? loss<TestType>(ender) : "returned";
-    CHECK(ending([&] { story.row(2); }) == at_once);
+    CHECK(ending([&] { scene.row(2); }) == at_once);
     CHECK(ending([&] {
-              typename Story<TestType>::Tx inner{story.db};
-              story.row(3);
+              typename Scene<TestType>::Tx inner{scene.db};
+              scene.row(3);
               inner.commit();
           }) == at_once);
     CHECK(without_cause(ending([&] { return tx.commit(); })) == loss<TestType>(ender));
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(story.goes_on());
-    CHECK(story.told.empty());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a transaction lost in a nested block is lost for all of them", "[S50]",
@@ -250,159 +250,183 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a transaction lost in a nested block is l
     const Ender ender = GENERATE(true, false) ? enders_to_idle() : enders_to_another();
     const bool commits = GENERATE(true, false);
     CAPTURE(ender.name, commits);
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
     {
-        typename Story<TestType>::Tx inner{story.db};
-        story.hook(2);
-        ender.end(story.handle);
+        typename Scene<TestType>::Tx inner{scene.db};
+        scene.hook(2);
+        ender.end(scene.handle);
         CHECK(without_cause(ending([&] { commits ? static_cast<void>(inner.commit()) : inner.rollback(); })) ==
               loss<TestType>(ender));
         CHECK_FALSE(inner.active());
         CHECK_FALSE(tx.active());
     }
-    CHECK(ending([&] { story.hook(3); }) == loss<TestType>(ender));
+    CHECK(ending([&] { scene.hook(3); }) == loss<TestType>(ender));
     CHECK(ending([&] { return tx.commit(); }) == loss<TestType>(ender));
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == ender.truth);
-    CHECK(sqlite3_get_autocommit(story.handle) != 0);
-    CHECK(story.goes_on());
-    CHECK(story.told.empty());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == ender.truth);
+    CHECK(sqlite3_get_autocommit(scene.handle) != 0);
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: what was written after it is not ours, and its hooks do not run", "[S50]",
                         EveryWay) {
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    raw_rollback(story.handle);
-    run(story.handle, "INSERT INTO t VALUES (2)");  // commits by itself
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    raw_rollback(scene.handle);
+    run(scene.handle, "INSERT INTO t VALUES (2)");  // commits by itself
     // The counters have seen a rollback and a commit, of which the second was not ours: they do not guess.
-    CHECK(ending([&] { story.hook(2); }) == "TransactionLost unknown");
+    CHECK(ending([&] { scene.hook(2); }) == "TransactionLost unknown");
     CHECK(ending([&] { return tx.commit(); }) == "TransactionLost unknown");
-    CHECK(story.hooks.empty());
-    CHECK(story.truth() == "2");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == "2");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: an error of one statement ends no transaction", "[S50]", EveryWay) {
-    Story<TestType> story;
-    run(story.handle, "CREATE TABLE big (b)");
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
+    Scene<TestType> scene;
+    run(scene.handle, "CREATE TABLE big (b)");
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
     SECTION("a constraint") {
-        expect(SQLITE_CONSTRAINT_PRIMARYKEY, story.handle, "INSERT INTO t VALUES (1)");
+        expect(SQLITE_CONSTRAINT_PRIMARYKEY, scene.handle, "INSERT INTO t VALUES (1)");
     }
     SECTION("OR FAIL") {
-        expect(SQLITE_CONSTRAINT_PRIMARYKEY, story.handle, "INSERT OR FAIL INTO t VALUES (1)");
+        expect(SQLITE_CONSTRAINT_PRIMARYKEY, scene.handle, "INSERT OR FAIL INTO t VALUES (1)");
     }
     SECTION("a BEGIN in a transaction") {
-        expect(SQLITE_ERROR, story.handle, "BEGIN");
+        expect(SQLITE_ERROR, scene.handle, "BEGIN");
     }
     SECTION("an interrupted read") {
-        sqlite3_progress_handler(story.handle, 100, [](void*) { return 1; }, nullptr);
-        expect(SQLITE_INTERRUPT, story.handle,
+        sqlite3_progress_handler(scene.handle, 100, [](void*) { return 1; }, nullptr);
+        expect(SQLITE_INTERRUPT, scene.handle,
                "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1000) SELECT count(*) FROM c");
-        sqlite3_progress_handler(story.handle, 0, nullptr, nullptr);
+        sqlite3_progress_handler(scene.handle, 0, nullptr, nullptr);
     }
     SECTION("a disk that is full for a statement with a journal of its own") {
-        run(story.handle, "PRAGMA max_page_count = 10");
-        expect(SQLITE_FULL, story.handle,
+        run(scene.handle, "PRAGMA max_page_count = 10");
+        expect(SQLITE_FULL, scene.handle,
                "INSERT INTO big WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 100) "
                "SELECT randomblob(10000) FROM c");
-        run(story.handle, "PRAGMA max_page_count = 1000000");
+        run(scene.handle, "PRAGMA max_page_count = 1000000");
     }
     SECTION("what cannot be done in a transaction") {
-        expect(SQLITE_ERROR, story.handle, "VACUUM");
-        run(story.handle, "PRAGMA journal_mode = MEMORY");
-        run(story.handle, "ATTACH ':memory:' AS another");
+        expect(SQLITE_ERROR, scene.handle, "VACUUM");
+        run(scene.handle, "PRAGMA journal_mode = MEMORY");
+        run(scene.handle, "ATTACH ':memory:' AS another");
     }
-    story.row(2);
+    scene.row(2);
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "1,2");
-    CHECK(story.truth() == "1,2");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a raw ROLLBACK TO and RELEASE of the user's own savepoints is no loss", "[S50]",
                         EveryWay) {
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    run(story.handle, "SAVEPOINT mine; INSERT INTO t VALUES (50); ROLLBACK TO mine; RELEASE mine");
-    run(story.handle, "SAVEPOINT mine");
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    run(scene.handle, "SAVEPOINT mine; INSERT INTO t VALUES (50); ROLLBACK TO mine; RELEASE mine");
+    run(scene.handle, "SAVEPOINT mine");
     {
-        typename Story<TestType>::Tx inner{story.db};
-        story.row(2);
-        run(story.handle, "SAVEPOINT mine; INSERT INTO t VALUES (51); ROLLBACK TO mine");
+        typename Scene<TestType>::Tx inner{scene.db};
+        scene.row(2);
+        run(scene.handle, "SAVEPOINT mine; INSERT INTO t VALUES (51); ROLLBACK TO mine");
         inner.commit();
     }
-    story.row(3);
+    scene.row(3);
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "1,2,3");
-    CHECK(story.truth() == "1,2,3");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1,2,3");
+    CHECK(scene.truth() == "1,2,3");
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a nested block whose savepoint the user released is not trusted any more",
                         "[S50]", EveryWay) {
     const bool commits = GENERATE(true, false);
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
-    run(story.handle, "SAVEPOINT mine");
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    run(scene.handle, "SAVEPOINT mine");
     {
-        typename Story<TestType>::Tx inner{story.db};
-        story.row(2);
-        run(story.handle, "RELEASE mine");
+        typename Scene<TestType>::Tx inner{scene.db};
+        scene.row(2);
+        run(scene.handle, "RELEASE mine");
         CHECK(without_cause(ending([&] { commits ? static_cast<void>(inner.commit()) : inner.rollback(); })) ==
               "TransactionLost unknown");
     }
     CHECK(ending([&] { return tx.commit(); }) == "TransactionLost unknown");
-    CHECK(story.hooks.empty());
-    CHECK(story.truth().empty());
-    CHECK(story.goes_on());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("sqlite3 loss: an interrupt does not hide it from the savepoint", "[S50]", WitnessWays) {
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    int calls = 0;
+    const auto interrupt_once = [](void* n) { return ++*static_cast<int*>(n) == 1 ? 1 : 0; };
+    SECTION("in another transaction that has written nothing") {
+        commit_begin(scene.handle);
+        sqlite3_progress_handler(scene.handle, 1, interrupt_once, &calls);
+    }
+    SECTION("in another transaction that has written") {
+        commit_begin_write(scene.handle);
+        sqlite3_progress_handler(scene.handle, 1, interrupt_once, &calls);
+        CHECK(ending([&] { return tx.commit(); }) == "EngineError INTERRUPT still_open");
+    }
+    CHECK(without_cause(ending([&] { return tx.commit(); })) == "TransactionLost unknown");
+    sqlite3_progress_handler(scene.handle, 0, nullptr, nullptr);
+    CHECK(calls > 1);
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == "1");
+    CHECK(scene.goes_on());
 }
 
 TEST_CASE("sqlite3 loss: the counters do not see COMMIT; BEGIN before anything was written", "[S50]") {
-    Story<Way<Counting, Begin::deferred>> story;
-    Story<Way<Counting, Begin::deferred>>::Tx tx{story.db};
-    run(story.handle, "COMMIT; BEGIN");
-    story.row(1);
+    Scene<Way<Counting, Begin::deferred>> scene;
+    Scene<Way<Counting, Begin::deferred>>::Tx tx{scene.db};
+    run(scene.handle, "COMMIT; BEGIN");
+    scene.row(1);
     CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(story.hooks == "1");
-    CHECK(story.truth() == "1");
-    CHECK(story.goes_on());
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
+    CHECK(scene.goes_on());
 }
 
 TEST_CASE("sqlite3 loss: the savepoint sees COMMIT; BEGIN even before anything was written", "[S50]") {
-    Story<Way<Witness, Begin::deferred>> story;
-    Story<Way<Witness, Begin::deferred>>::Tx tx{story.db};
-    run(story.handle, "COMMIT; BEGIN");
-    story.row(1);
+    Scene<Way<Witness, Begin::deferred>> scene;
+    Scene<Way<Witness, Begin::deferred>>::Tx tx{scene.db};
+    run(scene.handle, "COMMIT; BEGIN");
+    scene.row(1);
     CHECK(ending([&] { return tx.commit(); }) == "TransactionLost unknown <- EngineError ERROR rolled_back");
-    CHECK(story.hooks.empty());
-    CHECK(story.truth().empty());
-    CHECK(story.goes_on());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: the counters count a transaction as lost when their slots are taken", "[S50]",
                         CountingWays) {
-    Story<TestType> story;
-    typename Story<TestType>::Tx tx{story.db, story.options};
-    story.row(1);
+    const bool commits = GENERATE(true, false);
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
     SECTION("the commit hook's") {
-        sqlite3_commit_hook(story.handle, [](void*) { return 0; }, nullptr);
+        sqlite3_commit_hook(scene.handle, [](void*) { return 0; }, nullptr);
     }
     SECTION("the rollback hook's") {
-        sqlite3_rollback_hook(story.handle, [](void*) {}, nullptr);
+        sqlite3_rollback_hook(scene.handle, [](void*) {}, nullptr);
     }
     SECTION("by another counting connection that is destroyed") {
-        txhooks::HookedConnection<sqlite3*, Counting> another{story.handle.get()};
+        txhooks::HookedConnection<sqlite3*, Counting> another{scene.handle.get()};
     }
-    CHECK(ending([&] { return tx.commit(); }) == "TransactionLost unknown");
-    CHECK(story.hooks.empty());
-    CHECK(story.truth().empty());
-    CHECK(story.goes_on());
+    CHECK(ending([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); }) == "TransactionLost unknown");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
 }

@@ -4,7 +4,7 @@
 // C handle, in sqlite3*.test.cpp.
 
 #include "support/catch.hpp"
-#include "support/sqlite_story.hpp"
+#include "support/sqlite_scene.hpp"
 #include "support/vfs.hpp"
 
 #include <txhooks/backends/sqlitecpp.hpp>

@@ -31,14 +31,14 @@ void no_hooks(std::size_t transactions) {
 template <template <class> class HookOf>
 void floor(std::size_t transactions) {
     using Hook = HookOf<struct InFloor>;
-    const std::unique_ptr<FloorHook<Hook>[]> hooks{new FloorHook<Hook>[hooks_per_transaction]};
+    Floor<Hook> hooks{hooks_per_transaction};
     Counter counter = 0;
     for (; transactions != 0; --transactions) {
         for (std::size_t i = 0; i != hooks_per_transaction; ++i) {
-            hooks[i].store(Hook::with(counter, i));
-            keep(&counter);
+            hooks.push(Hook::with(counter, i));
+            keep(&hooks);
         }
-        for (std::size_t i = 0; i != hooks_per_transaction; ++i) hooks[i].run(hooks[i].capture);
+        hooks.run();
         keep(&counter);
     }
 }

@@ -269,51 +269,53 @@ def goals():
     for size, limits in {8: by_compiler(26, 27), 24: by_compiler(30, 32)}.items():
         for text, name in {"HookList": "hook_list", "on_commit": "connection"}.items():
             add(f"register + fire, 1000 hooks, {size} bytes, {text}: instructions", lambda f, n=f"{name}/{size}": f[n], limits)
-            add(f"  over the floor", ratio(f"{name}/{size}", f"floor/{size}"), 1.75, unit=" x")
+            add("... over the floor", ratio(f"{name}/{size}", f"floor/{size}"), 1.75, unit=" x")
     add("the same, 24 bytes, time: faster than vector<function>, one for each transaction",
         ratio("hooks/vector_of_function/1000", "hooks/txhooks/1000"), 4, at_least=True, unit=" x")
-    add("  than vector<function> that keeps its memory",
+    add("... than vector<function> that keeps its memory",
         ratio("hooks/kept_vector_of_function/1000", "hooks/txhooks/1000"), 4, at_least=True, unit=" x")
-    add("  than Boost.Signals2", ratio("hooks/signals2/1000", "hooks/txhooks/1000"), 40, at_least=True, unit=" x")
+    add("... than Boost.Signals2", ratio("hooks/signals2/1000", "hooks/txhooks/1000"), 40, at_least=True, unit=" x")
     add("nested level with its hook, HookList: instructions", lambda f: f["hook_list_levels/1000"], 28)
     for text, name in {"HookList": "hook_list_levels", "Atomic": "connection_levels"}.items():
-        add(f"  depth 1000 / depth 100, {text}, for each level", ratio(f"{name}/1000", f"{name}/100"), 1.05, unit=" x")
+        add(f"... depth 1000 / depth 100, {text}, for each level", ratio(f"{name}/1000", f"{name}/100"), 1.05, unit=" x")
     add("100k savepoints, half rolled back / 1k, for each: instructions",
         ratio("connection_savepoints/100000", "connection_savepoints/1000"), 1.3, unit=" x")
-    add("  time", lambda f: f["savepoints/txhooks/100000"] / f["savepoints/txhooks/1000"] / 100, 1.3, unit=" x")
+    add("... time", lambda f: f["savepoints/txhooks/100000"] / f["savepoints/txhooks/1000"] / 100, 1.3, unit=" x")
     add("Atomic, no hook, over a bare nesting guard: instructions",
         lambda f: f["block"] - f["nesting_guard"], by_compiler(8, 18))
     add("Atomic with one 24 byte hook: instructions", lambda f: f["block_hook/24"], 110)
     add("SQLite by text, no hook, against SQLite::Transaction: instructions",
         ratio("sqlite/text_block", "sqlite/transaction"), 1.005, unit=" x")
-    add("  one hook", ratio("sqlite/text_block_hook/24", "sqlite/transaction"), 1.015, unit=" x")
+    add("... one hook", ratio("sqlite/text_block_hook/24", "sqlite/transaction"), 1.015, unit=" x")
     add("SQLite as shipped, one hook, faster than SQLite::Transaction without: empty",
         ratio("empty/sqlitecpp", "empty/txhooks"), 2, at_least=True, unit=" x")
-    add("  empty, cheapest witness", ratio("empty/sqlitecpp", "empty/txhooks_counting"), 4.5, at_least=True, unit=" x")
-    add("  one INSERT", ratio("insert/sqlitecpp", "insert/txhooks"), 1.3, at_least=True, unit=" x")
-    add("  time of a bulk UPDATE in WAL mode, over its time",
+    add("... empty, cheapest witness", ratio("empty/sqlitecpp", "empty/txhooks_counting"), 4.5, at_least=True, unit=" x")
+    add("... one INSERT", ratio("insert/sqlitecpp", "insert/txhooks"), 1.3, at_least=True, unit=" x")
+    add("... time of a bulk UPDATE in WAL mode, over its time",
         ratio("bulk_wal/txhooks", "bulk_wal/sqlitecpp"), 1.2, unit=" x")
-    add("  nested, faster than SQLite::Savepoint", ratio("savepoint/sqlitecpp", "savepoint/txhooks"), 3.5, at_least=True, unit=" x")
+    add("... nested, faster than SQLite::Savepoint", ratio("savepoint/sqlitecpp", "savepoint/txhooks"), 3.5, at_least=True, unit=" x")
     add("allocations in steady state", lambda f: f["allocations/steady"], 0)
-    add("  hooks that open blocks", lambda f: f["allocations/steady_reentrant"], 0)
-    add("  first transaction, 448 bytes of hooks", lambda f: f["allocations/first_448_bytes"], 0)
-    add("  first 100k hooks", lambda f: f["allocations/first_100k"], 20)
+    add("... hooks that open blocks", lambda f: f["allocations/steady_reentrant"], 0)
+    add("... first transaction, 448 bytes of hooks", lambda f: f["allocations/first_448_bytes"], 0)
+    add("... first 100k hooks", lambda f: f["allocations/first_100k"], 20)
     add("worst registration among a million, against vector<function>",
         ratio("worst_registration_ns/txhooks", "worst_registration_ns/vector_of_function"), 1 / 20, unit=" x")
     add("#include <txhooks/txhooks.hpp> against <functional>: instructions of the compiler",
         lambda f: f["include/over_functional"], 0.25, unit=" x", only="g++")
-    add("  preprocessed lines", lambda f: f["include/lines"], 4500, only="g++")
+    add("... preprocessed lines", lambda f: f["include/lines"], 4500, only="g++")
     for size in (8, 24):
         add(f"object code of a lambda, {size} bytes, against vector<function>",
             ratio(f"code/txhooks/{size}", f"code/vector/{size}"), 0.4, unit=" x")
     add("memory of a million 24 byte hooks", lambda f: f["memory/million_hooks"] / 1e6, 34, unit=" MB")
-    add("  kept once smaller transactions have given it back", lambda f: f["memory/kept_after_small"] / 1e6, 0.1, unit=" MB")
-    add("  page faults of 5 equal transactions", lambda f: f["memory/faults_of_5_equal"], 0)
+    add("... kept once smaller transactions have given it back", lambda f: f["memory/kept_after_small"] / 1e6, 0.1, unit=" MB")
+    add("... page faults of 5 equal transactions", lambda f: f["memory/faults_of_5_equal"], 0)
     return result
 
 
 def number(value):
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}"
+    if value == round(value):
+        return f"{value:.0f}"
+    return f"{value:.4g}" if value >= 0.001 else f"{value:.6f}"
 
 
 def table(measured):

@@ -84,17 +84,33 @@ private:
     bool ended_ = false;
 };
 
-/// The floor for hooks: memory that is there, a function pointer and a capture, one indirect call; no checks, no
-/// destruction.
+/// The floor: memory that is there, and for each hook a function pointer and a capture, stored behind the one before, and
+/// one indirect call; no checks, no growth, no destruction.
 template <class Hook>
-struct FloorHook {
-    void (*run)(void* capture);
-    alignas(Hook) std::byte capture[sizeof(Hook)];
+class Floor {
+public:
+    explicit Floor(std::size_t most) : entries_{new Entry[most]} {}
+    Floor(const Floor&) = delete;
+    Floor& operator=(const Floor&) = delete;
+    ~Floor() { delete[] entries_; }
 
-    void store(const Hook& hook) noexcept {
-        run = [](void* at) { (*static_cast<Hook*>(at))(); };
-        ::new (static_cast<void*>(capture)) Hook(hook);
+    void push(const Hook& hook) noexcept {
+        next_->run = [](void* capture) { (*static_cast<Hook*>(capture))(); };
+        ::new (static_cast<void*>(next_->capture)) Hook(hook);
+        ++next_;
     }
+    void run() noexcept {
+        for (Entry* at = entries_; at != next_; ++at) at->run(at->capture);
+        next_ = entries_;
+    }
+
+private:
+    struct Entry {
+        void (*run)(void* capture);
+        alignas(Hook) std::byte capture[sizeof(Hook)];
+    };
+    Entry* entries_;
+    Entry* next_ = entries_;
 };
 
 }  // namespace benchmarks

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""plot.py <results.json> <directory>: draws the times of the first compiler in it as SVG files."""
+"""plot.py <results.json> <directory>: draws the times measured with g++ as SVG files."""
 
 import json
 import sys
@@ -39,10 +39,8 @@ def main():
     results = json.loads(Path(sys.argv[1]).read_text())
     directory = Path(sys.argv[2])
     directory.mkdir(parents=True, exist_ok=True)
-    compiler = next(name for name in results if name != "others")
+    compiler = next(name for name in ("g++", "clang++") if name in results)
     figures = {**results[compiler], **results["others"]}
-    if "g++" in results:
-        figures = {**results["g++"], **results["others"]}
 
     for kind, (title, across, up) in PLOTS.items():
         figure, axes = plt.subplots(figsize=(8, 4.5))

@@ -107,15 +107,14 @@ void hooks(State& state) {
 
 void hooks_floor(State& state) {
     const std::size_t count = size_of(state);
-    using Hook = Hook24<struct Here>;
-    const std::unique_ptr<FloorHook<Hook>[]> list{new FloorHook<Hook>[count]};
+    Floor<Hook24<struct Here>> list{count};
     Counter counter = 0;
     for (auto _ : state) {
         for (std::size_t i = 0; i != count; ++i) {
-            list[i].store(Hook::with(counter, i));
-            keep(&counter);
+            list.push(Hook24<struct Here>::with(counter, i));
+            keep(&list);
         }
-        for (std::size_t i = 0; i != count; ++i) list[i].run(list[i].capture);
+        list.run();
         keep(&counter);
     }
 }

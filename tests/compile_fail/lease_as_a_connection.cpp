@@ -1,4 +1,4 @@
-// error: txhooks: this type is no database connection that txhooks knows.*a lease, a smart pointer or a file name is not a connection: pass what it points to
+// error: txhooks: this type is no database connection that txhooks knows.*a lease, a pointer or a file name is not a connection: pass what it points to
 // SPDX-License-Identifier: MIT
 #include "backend.hpp"
 

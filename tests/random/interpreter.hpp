@@ -249,7 +249,8 @@ private:
             run(hook.copying);
         } catch (...) {}
         if (not hook.copy_throws) return;
-        for (Frame* f = innermost_; f != innermost; f = f->below) f->ending = true;  // what the copying left open
+        const bool in_block = states_[hook.id].transaction != nullptr;  // where what the copying left open ends now
+        for (Frame* f = innermost_; in_block and f != innermost; f = f->below) f->ending = true;
         throw Deliberate{};
     }
 

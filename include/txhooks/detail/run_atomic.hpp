@@ -76,7 +76,8 @@ decltype(auto) Connection::atomic(Fn&& fn) {
 }
 
 template <class Fn>
-decltype(auto) Connection::atomic(const BlockOptions<>& options, Fn&& fn) {
+[[gnu::always_inline]] inline decltype(auto) Connection::atomic(const BlockOptions<>& options, Fn&& fn) {
+    detail::refuse_contradiction(options);
     return detail::run_atomic(*this, options, static_cast<Fn&&>(fn), [] {});
 }
 

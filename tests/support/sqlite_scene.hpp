@@ -137,12 +137,12 @@ std::string ending(Fn&& fn) {
 
 /// A hooked connection on a database file with an empty table `t`, and what happened on it.
 template <class W>
-class Story {
+class Scene {
 public:
     using Db = txhooks::HookedConnection<sqlite3*, typename W::Adapter>;
     using Tx = txhooks::Atomic<Db>;
 
-    explicit Story(const char* journal_mode = "DELETE", const char* vfs = nullptr) : handle{file.path(), vfs} {
+    explicit Scene(const char* journal_mode = "DELETE", const char* vfs = nullptr) : handle{file.path(), vfs} {
         run(handle, std::string{"PRAGMA journal_mode = "} + journal_mode);
         run(handle, "CREATE TABLE t (n INTEGER PRIMARY KEY)");
         db.set_error_sink(
