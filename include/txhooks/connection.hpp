@@ -117,7 +117,8 @@ private:
     virtual void verb_reset() = 0;
 
     detail::Block* current_ = nullptr;
-    HookList* hooks_ = &own_hooks_;  // the list of a detached block, while one is open
+    const detail::Block* storing_in_ = nullptr;  // while code of the user's copies a hook into it
+    HookList* hooks_ = &own_hooks_;              // the list of a detached block, while one is open
     Phase phase_ = Phase::idle;
     HookFailure on_hook_failure_ = HookFailure::stop;
     Outcome lost_outcome_ = Outcome::unknown;

@@ -24,6 +24,7 @@ struct Block {
     unsigned number = 0;  // of its savepoint
     Kind kind = Kind::outermost;
     bool roll_back = false;  // set_rollback(true)
+    bool release_failed = false;
 };
 
 struct Blocks {
@@ -69,12 +70,17 @@ struct Blocks {
     template <class... Copied, class Make>
     static void store(Connection& db, const Make& make) {
         if constexpr (detail::copies_run_user_code<Copied...>) {
+            struct Storing {
+                Connection& db;
+                const Block* before = db.storing_in_;
+                explicit Storing(Connection& on) noexcept : db{on} { db.storing_in_ = db.current_; }
+                ~Storing() { db.storing_in_ = before; }
+            } storing{db};
             db.hooks_->template emplace<true>([&] {
-                const Block* const around = db.current_;
                 try {
                     return make();
                 } catch (...) {
-                    close_left_open(db, around);
+                    close_left_open(db, db.storing_in_);
                     throw;
                 }
             });
@@ -208,6 +214,8 @@ struct Blocks {
             commit_unclear(db, block, result);
         const HookList::Mark mark = block.mark;
         end_outermost(db, Phase::idle);
+        if (result.error) [[unlikely]]
+            db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
         if (not db.own_hooks_.empty(mark)) deliver(db, mark);  // nor is the mark of a detached block there
         db.own_hooks_.trim();
         return Outcome::committed;
@@ -221,6 +229,7 @@ struct Blocks {
             note_loss(db, lost.outcome());
             commit_lost(db, block, lost.cause());
         } catch (...) {
+            block.release_failed = true;
             roll_back_quietly(block, std::current_exception());
             throw;
         }
@@ -233,7 +242,15 @@ struct Blocks {
         if (db.phase_ == Phase::lost) commit_lost(db, block);
         if (not block.roll_back) {
             const std::exception_ptr cause = db.doom_;
-            roll_back_quietly(block, cause);
+            if (const std::exception_ptr error = roll_back(block, cause)) {
+                try {
+                    std::rethrow_exception(error);
+                } catch (const TransactionLost&) {
+                    throw;
+                } catch (...) {
+                    db.report_(while_rolling_back, error);
+                }
+            }
             throw TransactionAborted{cause};
         }
         if (const std::exception_ptr error = roll_back(block, nullptr)) std::rethrow_exception(error);
@@ -248,7 +265,6 @@ struct Blocks {
         }
         switch (result.outcome) {
             case Outcome::committed:
-                db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
                 return;
             case Outcome::still_open:
                 if (result.error) std::rethrow_exception(result.error);
@@ -277,8 +293,13 @@ struct Blocks {
         HookList::Run run{db.own_hooks_, mark};
         struct CloseLeftOpen {
             Connection& db;
-            ~CloseLeftOpen() { close_left_open(db, nullptr); }
-        } close{db};
+            HookList::Run& run;
+            ~CloseLeftOpen() {
+                close_left_open(db, nullptr);
+                run.discard();  // after a hook that threw; what it destroys may leave a block open too
+                close_left_open(db, nullptr);
+            }
+        } close{db, run};
         run_hooks(run, db.on_hook_failure_, db.report_);
     }
 
@@ -301,6 +322,8 @@ struct Blocks {
     // block has ended and its hooks are discarded, or go with the block around it, which is doomed.
     [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
         Connection& db = *block.db;
+        for (const Block* inner = db.current_; inner != block.parent; inner = inner->parent)
+            if (inner == db.storing_in_) die("txhooks: a block was destroyed while a hook was being copied into it");
         while (db.current_ != &block) pop(db);
         note_loss_if_gone(db);
         if (block.kind == Kind::outermost) return roll_back_outermost(db);
@@ -316,10 +339,10 @@ struct Blocks {
     static std::exception_ptr roll_back_savepoint(Connection& db, Block& block, std::exception_ptr& cause) noexcept {
         try {
             db.verb_rollback_to(block.number);
-        } catch (const TransactionLost& lost) {
-            note_loss(db, lost.outcome());
-            return tell_loss(db);
         } catch (...) {
+            // After a RELEASE that failed the savepoint may be gone for that reason; a loss will show at the parent's end.
+            if (not block.release_failed) note_loss_if_told(db);
+            if (db.phase_ == Phase::lost) return tell_loss(db);
             std::exception_ptr error = std::current_exception();
             db.lowest_savepoint_ = db.next_savepoint_;
             note_loss_if_gone(db);
@@ -342,21 +365,24 @@ struct Blocks {
                 note_loss(db, lost.outcome());
             } catch (...) {
                 error = std::current_exception();
-                if (db.verb_state() != ConnectionState::idle) {
-                    db.phase_ = Phase::broken;
-                } else {
-                    db.report_("txhooks: ROLLBACK reported an error, but the transaction is rolled back", error);
-                    error = nullptr;
-                }
+                if (db.verb_state() != ConnectionState::idle) db.phase_ = Phase::broken;
             }
         }
         if (db.phase_ == Phase::lost) {
             error = tell_loss(db);
             clear_engine(db);
+            discard_outermost(db, db.phase_ == Phase::broken ? Phase::broken : Phase::idle);
+            return error;
         }
-        discard_outermost(db, db.phase_ == Phase::broken ? Phase::broken : Phase::idle);
-        return error;
+        const Phase phase = db.phase_ == Phase::broken ? Phase::broken : Phase::idle;
+        discard_outermost(db, phase);
+        if (phase == Phase::broken or not error) return error;
+        db.report_(rolled_back_all_the_same, error);
+        return nullptr;
     }
+
+    static constexpr const char* rolled_back_all_the_same =
+        "txhooks: ROLLBACK reported an error, but the transaction is rolled back";
 
     // For who has an exception to throw already, or cannot throw.
     [[gnu::cold, gnu::noinline]] static void roll_back_quietly(Block& block, const std::exception_ptr& cause) noexcept {
@@ -365,8 +391,10 @@ struct Blocks {
         const std::exception_ptr error = roll_back(block, cause);
         if (not error or told) return;
         db.loss_told_ = true;
-        db.report_("txhooks: while rolling back a block", error);
+        db.report_(while_rolling_back, error);
     }
+
+    static constexpr const char* while_rolling_back = "txhooks: while rolling back a block";
 
     // Explicit rollback().
     static void roll_back_loudly(Block& block) {
@@ -401,6 +429,17 @@ struct Blocks {
         if (db.phase_ != Phase::lost and is_gone(db.verb_state())) note_loss(db, db.verb_fate());
     }
 
+    // The exception now handled may say it.
+    static void note_loss_if_told(Connection& db) noexcept {
+        try {
+            throw;
+        } catch (const TransactionLost& lost) {
+            note_loss(db, lost.outcome());
+        } catch (...) {
+            // Something else.
+        }
+    }
+
     static void note_loss(Connection& db, Outcome outcome) noexcept {
         if (db.phase_ == Phase::lost) return;
         db.phase_ = Phase::lost;
@@ -424,10 +463,14 @@ struct Blocks {
         if (db.verb_state() == ConnectionState::idle) return;
         try {
             db.verb_rollback();
+        } catch (const TransactionLost&) {
+            // As it should be: it was not ours.
         } catch (...) {
-            if (db.verb_state() == ConnectionState::idle) return;
-            db.phase_ = Phase::broken;
-            db.report_("txhooks: ROLLBACK failed; the connection is broken until reset()", std::current_exception());
+            const bool idle = db.verb_state() == ConnectionState::idle;
+            if (not idle) db.phase_ = Phase::broken;
+            db.report_(
+                idle ? rolled_back_all_the_same : "txhooks: ROLLBACK failed; the connection is broken until reset()",
+                std::current_exception());
         }
     }
 
@@ -462,6 +505,8 @@ struct Blocks {
     static void refuse_out_of_order(const Connection& db, const Block& block) {
         if (db.current_ != &block) [[unlikely]]
             throw UsageError{"txhooks: this block still has an open block inside; end that one first"};
+        if (db.storing_in_ == &block) [[unlikely]]
+            throw UsageError{"txhooks: this block cannot end while a hook is being copied into it"};
     }
 
     static void pop(Connection& db) noexcept {
