@@ -378,7 +378,7 @@ def version(compiler):
 
 def gate(builds, record):
     limits = json.loads(LIMITS.read_text()) if LIMITS.exists() else {}
-    failures = 0
+    passed = failures = 0
     for compiler, build in builds.items():
         key = version(compiler)
         figures = {
@@ -392,7 +392,6 @@ def gate(builds, record):
             print(f"FAILED: no limits for {key}; record them with ./tests/benchmarks/run --gate --record")
             failures += 1
             continue
-        passed = 0
         for name in sorted(figures.keys() | limits[key].keys()):
             value, limit = figures.get(name), limits[key].get(name)
             if value is None or limit is None or value > limit * MARGIN:
@@ -402,9 +401,10 @@ def gate(builds, record):
             passed += 1
             if value < limit / MARGIN:
                 print(f"{key}: {name} is {value}, better than its limit {limit}")
-        print(f"{key}: {passed} figures within their limits")
     if record:
         LIMITS.write_text(json.dumps(limits, indent=1, sort_keys=True) + "\n")
+    else:
+        print(f"{passed} passed, {failures} failed")
     return failures
 
 

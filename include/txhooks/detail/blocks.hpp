@@ -340,10 +340,19 @@ struct Blocks {
         try {
             db.verb_rollback_to(block.number);
         } catch (...) {
-            // After a RELEASE that failed the savepoint may be gone for that reason; a loss will show at the parent's end.
-            if (not block.release_failed) note_loss_if_told(db);
-            if (db.phase_ == Phase::lost) return tell_loss(db);
             std::exception_ptr error = std::current_exception();
+            try {
+                throw;
+            } catch (const TransactionLost& lost) {
+                if (not block.release_failed) {
+                    note_loss(db, lost.outcome());
+                    return tell_loss(db);
+                }
+                // It may have been released all the same: that it is gone proves nothing. A loss will show later.
+                if (lost.cause()) error = lost.cause();
+            } catch (...) {
+                // Something else.
+            }
             db.lowest_savepoint_ = db.next_savepoint_;
             note_loss_if_gone(db);
             if (db.phase_ != Phase::lost) doom(db, cause ? cause : error);
@@ -427,17 +436,6 @@ struct Blocks {
 
     static void note_loss_if_gone(Connection& db) noexcept {
         if (db.phase_ != Phase::lost and is_gone(db.verb_state())) note_loss(db, db.verb_fate());
-    }
-
-    // The exception now handled may say it.
-    static void note_loss_if_told(Connection& db) noexcept {
-        try {
-            throw;
-        } catch (const TransactionLost& lost) {
-            note_loss(db, lost.outcome());
-        } catch (...) {
-            // Something else.
-        }
     }
 
     static void note_loss(Connection& db, Outcome outcome) noexcept {
