@@ -332,3 +332,32 @@ TEST_CASE("detach: a connection destroyed with the block open leaves nothing", "
     CHECK(sink.text() == "none");
     after.run();
 }
+
+TEST_CASE("detach: a sink told of an error at COMMIT may open blocks, detached ones too", "[S44][S60]") {
+    struct Told {
+        Db& db;
+        Trace& ran;
+        DetachedHooks other;
+    };
+    Db db;
+    Trace ran;
+    Told told{db, ran, {}};
+    db.set_error_sink(
+        [](void* context, const char*, const std::exception_ptr&) {
+            Told& to = *static_cast<Told*>(context);
+            to.db.atomic([&] { to.db.on_commit(to.ran.hook("sink")); });
+            to.db.atomic({.detach = &to.other}, [&] { to.db.on_commit(to.ran.hook("sink, detached")); });
+        },
+        &told);
+    db.answer_commit({Outcome::committed, std::make_exception_ptr(Oops{})});
+    DetachedHooks after;
+
+    db.atomic({.detach = &after}, [&] { db.on_commit(ran.hook("1")); });
+
+    CHECK(ran.text() == "sink");
+    CHECK(after.size() == 1);
+    after.run();
+    told.other.run();
+    CHECK(ran.text() == "sink,1,sink, detached");
+    CHECK(db.usable());
+}

@@ -138,9 +138,8 @@ struct Blocks {
     [[noreturn, gnu::cold, gnu::noinline]] static void refuse_engine(ConnectionState state) {
         if (state == ConnectionState::lost) throw ConnectionBroken{};
         throw UsageError{
-            "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on the "
-            "same "
-            "database; end it first, or open it with Atomic or atomic(fn)"};
+            "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on "
+            "the same database; end it first, or open it with Atomic or atomic(fn)"};
     }
 
     template <class Db, class Options>
@@ -214,9 +213,8 @@ struct Blocks {
             commit_unclear(db, block, result);
         const HookList::Mark mark = block.mark;
         end_outermost(db, Phase::idle);
-        if (result.error) [[unlikely]]
-            db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
-        if (not db.own_hooks_.empty(mark)) deliver(db, mark);  // nor is the mark of a detached block there
+        // The mark of a detached block lies in another list: that one is never empty here.
+        if (not db.own_hooks_.empty(mark) or result.error) deliver(db, mark, result.error);
         db.own_hooks_.trim();
         return Outcome::committed;
     }
@@ -288,8 +286,11 @@ struct Blocks {
     }
 
     // The transaction is committed and the connection idle.
-    static void deliver(Connection& db, HookList::Mark mark) {
-        if (db.detach_ != nullptr) return hand_over(db);
+    static void deliver(Connection& db, HookList::Mark mark, const std::exception_ptr& error) {
+        const bool detached = db.detach_ != nullptr;
+        if (detached) hand_over(db);
+        if (error) db.report_("txhooks: COMMIT reported an error, but the transaction is committed", error);
+        if (detached or db.own_hooks_.empty(mark)) return;
         HookList::Run run{db.own_hooks_, mark};
         struct CloseLeftOpen {
             Connection& db;
@@ -544,8 +545,7 @@ struct Blocks {
         if (after.busy() or after.size() != 0)
             throw UsageError{
                 "txhooks: the DetachedHooks given to this block still holds hooks of an earlier one; run() or "
-                "discard() "
-                "them first"};
+                "discard() them first"};
         db.hooks_ = after.release();
         db.detach_ = &after;
     }
