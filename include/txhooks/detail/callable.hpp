@@ -70,16 +70,54 @@ constexpr bool is_empty(const Hook& hook) noexcept {
         return false;
 }
 
-// `hook` with its arguments, all decay-copied now, as one callable that is called at most once, as an rvalue.
+// A hook and its arguments, to be called at most once, as rvalues. No lambda: GCC 11 does not destroy the captures it has
+// made when the next one throws.
+template <class Hook, class... Args>
+class Bound;
+
+template <class Hook>
+class Bound<Hook> {
+public:
+    template <class H>
+    explicit Bound(H&& hook) : hook_(static_cast<H&&>(hook)) {}
+
+    template <class... Args>
+    void call(Args&&... args) {
+        static_cast<void>(detail::invoke(static_cast<Hook&&>(hook_), static_cast<Args&&>(args)...));
+    }
+    void operator()() { call(); }
+
+private:
+    Hook hook_;
+};
+
+template <class Hook, class First, class... Rest>
+class Bound<Hook, First, Rest...> : public Bound<Hook, Rest...> {
+    using Base = Bound<Hook, Rest...>;
+
+public:
+    template <class H, class F, class... R>
+    Bound(H&& hook, F&& first, R&&... rest)
+        : Base(static_cast<H&&>(hook), static_cast<R&&>(rest)...), first_(static_cast<F&&>(first)) {}
+
+    template <class... Before>
+    void call(Before&&... before) {
+        Base::call(static_cast<Before&&>(before)..., static_cast<First&&>(first_));
+    }
+    void operator()() { call(); }
+
+private:
+    First first_;
+};
+
+// `hook` with its arguments, all decay-copied now, as one callable.
 template <class Hook, class... Args>
 auto bind(Hook&& hook, Args&&... args) {
     if constexpr (sizeof...(Args) == 0 and not std::is_member_pointer_v<std::decay_t<Hook>>)
         return std::decay_t<Hook>(static_cast<Hook&&>(hook));
     else
-        return [hook = static_cast<Hook&&>(hook), ... args = static_cast<Args&&>(args)]() mutable {
-            static_cast<void>(
-                detail::invoke(static_cast<std::decay_t<Hook>&&>(hook), static_cast<std::decay_t<Args>&&>(args)...));
-        };
+        return Bound<std::decay_t<Hook>, std::decay_t<Args>...>(static_cast<Hook&&>(hook),
+                                                                static_cast<Args&&>(args)...);
 }
 
 // Whether storing them can throw or run code of the user's.
