@@ -28,7 +28,7 @@ public:
     /// Throws: what the engine throws; `UsageError` when the engine is in a transaction that was not begun here, or the
     /// options do not fit; `TransactionAborted` in a block that can only roll back; `TransactionLost`;
     /// `ConnectionBroken`. After a throw: no block was opened and no transaction of ours is left.
-    [[nodiscard]] explicit Atomic(Db& db) : Atomic{db, {}} {}
+    [[nodiscard, gnu::always_inline]] explicit Atomic(Db& db) : Atomic{db, {}} {}
     [[nodiscard, gnu::always_inline]] Atomic(Db& db, const detail::options_of<Db>& options) {
         detail::refuse_contradiction(options);
         detail::Blocks::open(detail::core(db), block_, options);
@@ -54,8 +54,9 @@ public:
     /// Throws, and the block is still open with its hooks: the engine's own exception while `active()` (SQLite busy, a
     /// deferred constraint: repair it or wait, and call `commit()` again); `UsageError` when a block inside this one is
     /// open. `UsageError` also on a block that has already ended.
-    Outcome commit() {
-        if (block_.db == nullptr) throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
+    [[gnu::always_inline]] Outcome commit() {
+        if (block_.db == nullptr) [[unlikely]]
+            detail::Blocks::refuse_ended();
         return detail::Blocks::commit(static_cast<Core&>(*block_.db), block_);
     }
 

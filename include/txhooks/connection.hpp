@@ -117,14 +117,11 @@ private:
     virtual void verb_reset() = 0;
 
     detail::Block* current_ = nullptr;
-    const detail::Block* storing_in_ = nullptr;  // while code of the user's copies a hook into it
-    HookList* hooks_ = &own_hooks_;              // the list of a detached block, while one is open
+    HookList* hooks_ = &own_hooks_;  // the list of a detached block, while one is open
     Phase phase_ = Phase::idle;
     HookFailure on_hook_failure_ = HookFailure::stop;
     Outcome lost_outcome_ = Outcome::unknown;
     bool loss_told_ = false;
-    unsigned next_savepoint_ = 1;
-    unsigned lowest_savepoint_ = 1;  // below it lie numbers that a failed SAVEPOINT may have left in the engine
     DetachedHooks* detach_ = nullptr;
     std::exception_ptr doom_;
     detail::Reporter report_;

@@ -51,7 +51,7 @@ public:
     };
 
     HookList() noexcept {
-        use(&first_, first_.bytes());
+        use(&first_, first_.begin);
         poison_unused();
     }
     HookList(const HookList&) = delete;
@@ -60,7 +60,7 @@ public:
     /// Discards what was neither run nor discarded. Must not be called while a `Run` or `discard` is under way.
     ~HookList() {
         while (not empty(start())) discard(start());  // destructors may push
-        detail::unpoison(first_.bytes(), sizeof first_.storage);
+        detail::unpoison(first_.begin, first_.size());
         while (last_ != &first_) free_last_chunk();
     }
 
@@ -80,7 +80,7 @@ public:
     void emplace(Make make) {
         using Stored = Slot<decltype(make())>;
         std::byte* at = top_;
-        if (static_cast<std::size_t>(limit_ - at) < Stored::room) [[unlikely]]
+        if (address(at) + Stored::room > address(limit_)) [[unlikely]]
             at = grow(Stored::room);
         detail::unpoison(at, Stored::room);
         std::byte* const end = Stored::end(at);
@@ -106,6 +106,18 @@ public:
         }
     }
 
+    /// Runs and destroys the hook that `make()` returns, as if it had been registered and run.
+    template <class Make>
+    static void run_at_once(const Make& make) {
+        using Stored = Slot<decltype(make())>;
+        struct Place {
+            alignas(typename Stored::Hook) alignas(Entry) std::byte bytes[Stored::room];
+            ~Place() { detail::unpoison(bytes, sizeof bytes); }
+        } place;
+        ::new (Stored::capture(place.bytes)) typename Stored::Hook(make());
+        Stored::op(::new (static_cast<void*>(place.bytes)) Entry{&Stored::op}, Action::run);
+    }
+
     Mark mark() const noexcept {
         Mark here;
         here.at = top_;
@@ -115,7 +127,7 @@ public:
     /// The place before everything.
     Mark start() noexcept {
         Mark here;
-        here.at = first_.bytes();
+        here.at = first_.begin;
         return here;
     }
 
@@ -136,9 +148,8 @@ public:
 
     /// Gives the memory of one chunk back if the transactions since the last call did not need it. O(1).
     void trim() noexcept {
-        if (last_ == &first_ or walks_ != 0) return;
-        if (last_ != furthest_) free_last_chunk();
-        furthest_ = chunk_;
+        if (first_.next != nullptr and walks_ == 0) [[unlikely]]
+            trim_last_chunk();
     }
 
     /// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
@@ -161,18 +172,20 @@ public:
 
         /// Runs every hook that has not run.
         /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
-        void operator()() {
+        [[gnu::always_inline]] void operator()() {
             struct StepOver {
                 Run& run;
                 Entry* at;
-                ~StepOver() { run.at_ = at == run.end_ ? at : at->op(at, Action::skip); }  // the one that threw
+                ~StepOver() {
+                    if (at != run.end_) run.at_ = at->op(at, Action::skip);  // the one that threw
+                }
             } step{*this, at_};
             Entry* const end = at_ = end_;  // for a hook that calls or discards this very Run nothing is left
             while (step.at != end) step.at = step.at->op(step.at, Action::run);
         }
 
         /// Destroys the hooks that have not run.
-        void discard() noexcept {
+        [[gnu::always_inline]] void discard() noexcept {
             while (at_ != end_) at_ = at_->op(at_, Action::destroy);
         }
 
@@ -198,6 +211,7 @@ private:
     }
 
     static Entry* entry(std::byte* at) noexcept { return reinterpret_cast<Entry*>(at); }
+    static std::uintptr_t address(const void* at) noexcept { return reinterpret_cast<std::uintptr_t>(at); }
 
     template <class H>
     struct Slot {
@@ -209,7 +223,7 @@ private:
         static void* capture(void* entry) noexcept {
             std::byte* at = static_cast<std::byte*>(entry) + sizeof(Entry);
             if constexpr (spare != 0) {
-                const auto misfit = reinterpret_cast<std::uintptr_t>(at) % alignof(Hook);
+                const auto misfit = address(at) % alignof(Hook);
                 if (misfit != 0) at += alignof(Hook) - misfit;
             }
             return at;
@@ -219,7 +233,7 @@ private:
             return static_cast<std::byte*>(capture(entry)) + round_up(sizeof(Hook));
         }
 
-        static Entry* op(Entry* at, Action action) {
+        [[gnu::noinline]] static Entry* op(Entry* at, Action action) {
             if (action != Action::skip) {
                 auto* const hook = static_cast<Hook*>(capture(at));
                 struct Destroy {
@@ -241,13 +255,17 @@ private:
     struct Chunk {
         Chunk* previous;
         Chunk* next;
+        std::byte* begin;
         std::byte* end;
-        std::byte* bytes() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
+
+        std::size_t size() const noexcept { return static_cast<std::size_t>(end - begin); }
+        bool holds(const std::byte* at) const noexcept {
+            return address(begin) <= address(at) and address(at) < address(end);
+        }
     };
 
     struct FirstChunk : Chunk {
-        FirstChunk() noexcept : Chunk{nullptr, nullptr, storage + sizeof storage} {}
-        std::byte* bytes() noexcept { return storage; }
+        FirstChunk() noexcept : Chunk{nullptr, nullptr, storage, storage + sizeof storage} {}
         alignas(Entry) std::byte storage[inline_bytes];
     };
 
@@ -278,46 +296,43 @@ private:
 
     [[gnu::noinline]] std::byte* grow(std::size_t room) {
         Chunk* next = chunk_->next;
-        if (next == nullptr or static_cast<std::size_t>(next->end - next->bytes()) < room + sizeof(Link))
-            next = add_chunk(room);
-        link(top_, next->bytes());
+        if (next == nullptr or next->size() < room + sizeof(Link)) next = add_chunk(room);
+        link(top_, next->begin);
         if (furthest_ == chunk_) furthest_ = next;
-        use(next, next->bytes());
+        use(next, next->begin);
         return top_;
     }
 
     Chunk* add_chunk(std::size_t room) {
-        const auto before = static_cast<std::size_t>(chunk_->end - chunk_->bytes()) + sizeof(Chunk);
-        std::size_t size = chunk_ == &first_ ? first_chunk_bytes : 2 * before;
+        std::size_t size = chunk_ == &first_ ? first_chunk_bytes : 2 * (sizeof(Chunk) + chunk_->size());
         if (size > largest_chunk_bytes) size = largest_chunk_bytes;
         if (size < sizeof(Chunk) + room + sizeof(Link)) size = sizeof(Chunk) + room + sizeof(Link);
         auto* const raw = static_cast<std::byte*>(::operator new(size));
-        auto* const chunk = ::new (raw) Chunk{chunk_, chunk_->next, raw + size};
-        detail::poison(chunk->bytes(), size - sizeof(Chunk));
+        auto* const chunk = ::new (raw) Chunk{chunk_, chunk_->next, raw + sizeof(Chunk), raw + size};
+        detail::poison(chunk->begin, chunk->size());
         (chunk->next != nullptr ? chunk->next->previous : last_) = chunk;
         return chunk_->next = chunk;
+    }
+
+    [[gnu::noinline]] void trim_last_chunk() noexcept {
+        if (last_ != furthest_) free_last_chunk();
+        furthest_ = chunk_;
     }
 
     void free_last_chunk() noexcept {
         Chunk* const chunk = last_;
         last_ = chunk->previous;
         last_->next = nullptr;
-        detail::unpoison(chunk->bytes(), static_cast<std::size_t>(chunk->end - chunk->bytes()));
+        detail::unpoison(chunk->begin, chunk->size());
         ::operator delete(chunk);
     }
 
     // Makes `at`, a place at or before the top, the top.
     void rewind(std::byte* at) noexcept {
         Chunk* chunk = chunk_;
-        while (not holds(chunk, at)) chunk = chunk->previous;
+        while (not chunk->holds(at)) chunk = chunk->previous;
         use(chunk, at);
         poison_unused();
-    }
-
-    bool holds(Chunk* chunk, const std::byte* at) noexcept {
-        std::byte* const begin = chunk == &first_ ? first_.bytes() : chunk->bytes();
-        return reinterpret_cast<std::uintptr_t>(begin) <= reinterpret_cast<std::uintptr_t>(at) and
-               reinterpret_cast<std::uintptr_t>(at) < reinterpret_cast<std::uintptr_t>(chunk->end);
     }
 
     // The entries of [from, end) are gone. What was pushed behind them meanwhile must stay: then they become a hole.

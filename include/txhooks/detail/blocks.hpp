@@ -16,15 +16,21 @@
 namespace txhooks::detail {
 
 struct Block {
-    enum class Kind : unsigned char { outermost, savepoint, joined };
+    enum class Kind : unsigned char {
+        outermost,
+        savepoint,
+        half_released,  // a savepoint whose RELEASE failed: it may be gone
+        joined,
+        copying,  // no block: the copy of a hook that is being made in its parent
+    };
 
-    Connection* db = nullptr;  // null once the block has ended
-    Block* parent = nullptr;
+    Connection* db;  // null once the block has ended
+    Block* parent;
     HookList::Mark mark;
-    unsigned number = 0;  // of its savepoint
-    Kind kind = Kind::outermost;
-    bool roll_back = false;  // set_rollback(true)
-    bool release_failed = false;
+    unsigned number;  // of its savepoint
+    unsigned taken;   // up to here savepoints may be in the engine, while this block is the innermost
+    Kind kind;
+    bool roll_back;  // set_rollback(true)
 };
 
 struct Blocks {
@@ -35,22 +41,14 @@ struct Blocks {
 
     template <class Db, class Hook, class... Args>
     static void register_hook(Db& db, Hook&& hook, Args&&... args) {
-        detail::check_hook<Hook, Args...>();
-        if (detail::is_empty(hook))
-            throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
-        if (must_store(db))
-            store<Hook, Args...>(db,
-                                 [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
-        else
-            static_cast<void>(detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)());
+        refuse_unfit<Args...>(hook);
+        store<Hook, Args...>(db, [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
     }
 
     template <class Db, class Hook, class... Args>
     static void register_robust_hook(Db& db, Hook&& hook, Args&&... args) {
-        detail::check_hook<Hook, Args...>();
-        if (detail::is_empty(hook))
-            throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
-        const auto make = [&] {
+        refuse_unfit<Args...>(hook);
+        store<Hook, Args...>(db, [&] {
             return [report = db.report_,
                     hook = detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)]() mutable {
                 try {
@@ -59,28 +57,28 @@ struct Blocks {
                     report("txhooks: a robust hook threw", std::current_exception());
                 }
             };
-        };
-        if (must_store(db))
-            store<Hook, Args...>(db, make);
-        else
-            make()();
+        });
     }
 
-    // Builds the hook that `make()` returns in place.
-    template <class... Copied, class Make>
-    static void store(Connection& db, const Make& make) {
+    template <class... Args, class Hook>
+    static void refuse_unfit(const Hook& hook) {
+        detail::check_hook<const Hook&, Args...>();
+        if (detail::is_empty(hook))
+            throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
+    }
+
+    // Stores the hook that `make()` returns, built in place, or outside a block runs it.
+    template <class... Copied, class Db, class Make>
+    static void store(Db& db, const Make& make) {
+        if (not must_store(db)) [[unlikely]]
+            return HookList::run_at_once(make);
         if constexpr (detail::copies_run_user_code<Copied...>) {
-            struct Storing {
-                Connection& db;
-                const Block* before = db.storing_in_;
-                explicit Storing(Connection& on) noexcept : db{on} { db.storing_in_ = db.current_; }
-                ~Storing() { db.storing_in_ = before; }
-            } storing{db};
+            const Copying copying{db};
             db.hooks_->template emplace<true>([&] {
                 try {
                     return make();
                 } catch (...) {
-                    close_left_open(db, db.storing_in_);
+                    copying.close_left_open();
                     throw;
                 }
             });
@@ -113,14 +111,33 @@ struct Blocks {
         return false;
     }
 
+    // Around code of the user's that copies a hook into the current block: until it is done that one cannot end.
+    class Copying {
+    public:
+        explicit Copying(Connection& db) noexcept { push_nested(db, block_, Kind::copying); }
+        Copying(const Copying&) = delete;
+        Copying& operator=(const Copying&) = delete;
+        ~Copying() {
+            Block** link = &block_.db->current_;
+            while (*link != &block_) link = &(*link)->parent;  // over blocks that were left open
+            *link = block_.parent;
+        }
+
+        void close_left_open() const noexcept { Blocks::close_left_open(*block_.db, &block_); }
+
+    private:
+        Block block_;
+    };
+
     // ---- Opening
 
     template <class Db, class Options>
-    static void open(Db& db, Block& block, const Options& options) {
+    [[gnu::always_inline]] static void open(Db& db, Block& block, const Options& options) {
         check(options);
-        if (db.phase_ != Phase::idle) return open_nested(db, block, options);
-        if (const ConnectionState state = db.verb_state(); state != ConnectionState::idle) [[unlikely]]
-            refuse_engine(state);
+        if (db.phase_ != Phase::idle) [[unlikely]]
+            return open_nested(db, block, options);
+        if (not engine_is(db, ConnectionState::idle)) [[unlikely]]
+            refuse_engine(db.verb_state());
         if (options.detach != nullptr) prepare_detached(db, *options.detach);
         try {
             if constexpr (std::is_same_v<Db, Connection>)
@@ -131,7 +148,9 @@ struct Blocks {
             undo_begin(db);
             throw;
         }
-        push(db, block, Kind::outermost);
+        const HookList& hooks = options.detach != nullptr ? *db.hooks_ : db.own_hooks_;
+        block = {&db, nullptr, hooks.mark(), 0, 0, Kind::outermost, false};
+        db.current_ = &block;
         db.phase_ = Phase::in_block;
     }
 
@@ -143,7 +162,7 @@ struct Blocks {
     }
 
     template <class Db, class Options>
-    [[gnu::noinline]] static void open_nested(Db& db, Block& block, const Options& options) {
+    [[gnu::noinline]] static void open_nested(Db& db, Block& block, Options options) {
         refuse_unless_alive(db);
         if (options.durable)
             throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
@@ -155,13 +174,13 @@ struct Blocks {
         const ConnectionState state = db.verb_state();
         if (is_gone(state)) throw_lost(db);
         if (state == ConnectionState::failed) throw TransactionAborted{};
-        if (options.join) return push(db, block, Kind::joined);
+        if (options.join) return push_nested(db, block, Kind::joined);
 
         if (not db.has_savepoints())
             throw UsageError{
                 "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
                 "with {.join = true}"};
-        const unsigned number = db.next_savepoint_;
+        const unsigned number = db.current_->taken + 1;
         try {
             db.verb_savepoint(number);
         } catch (const TransactionLost& lost) {
@@ -170,20 +189,16 @@ struct Blocks {
             throw;
         } catch (...) {
             // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
-            db.next_savepoint_ = db.lowest_savepoint_ = number + 1;
+            take_numbers(db, number);
             note_loss_if_gone(db);
             throw;
         }
-        block.number = number;
-        db.next_savepoint_ = number + 1;
-        push(db, block, Kind::savepoint);
+        push_nested(db, block, Kind::savepoint);
+        block.number = block.taken = number;
     }
 
-    static void push(Connection& db, Block& block, Kind kind) noexcept {
-        block.db = &db;
-        block.parent = db.current_;
-        block.mark = db.hooks_->mark();
-        block.kind = kind;
+    static void push_nested(Connection& db, Block& block, Kind kind) noexcept {
+        block = {&db, db.current_, db.hooks_->mark(), 0, db.current_->taken, kind, false};
         db.current_ = &block;
     }
 
@@ -199,23 +214,32 @@ struct Blocks {
     // ---- Ending well
 
     template <class Db>
-    static Outcome commit(Db& db, Block& block) {
-        refuse_out_of_order(db, block);
-        if (db.phase_ != Phase::in_block or block.roll_back or db.verb_state() != ConnectionState::open) [[unlikely]]
-            return commit_unusual(db, block);
-        if (block.kind != Kind::outermost) {
-            if (block.kind == Kind::savepoint) release(db, block);
-            pop(db);
-            return Outcome::committed;
-        }
-        CommitResult result = db.verb_commit();
-        if (result.outcome != Outcome::committed or result.error or result.lost) [[unlikely]]
-            commit_unclear(db, block, result);
+    [[gnu::always_inline]] static Outcome commit(Db& db, Block& block) {
+        const bool plain = block.kind == Kind::outermost and not block.roll_back;
+        if (not plain or db.current_ != &block or db.phase_ != Phase::in_block or
+            not engine_is(db, ConnectionState::open)) [[unlikely]]
+            return commit_otherwise(db, block);
+        if (CommitResult result = db.verb_commit(); result.outcome != Outcome::committed or result.error or result.lost)
+            [[unlikely]]
+            return committed_or_throw(db, block, static_cast<CommitResult&&>(result));
         const HookList::Mark mark = block.mark;
-        end_outermost(db, Phase::idle);
-        // The mark of a detached block lies in another list: that one is never empty here.
-        if (not db.own_hooks_.empty(mark) or result.error) deliver(db, mark, result.error);
-        db.own_hooks_.trim();
+        end_outermost(db, block, Phase::idle);
+        // The mark of a detached block lies in another list: this one is never empty then.
+        if (db.own_hooks_.empty(mark))
+            db.own_hooks_.trim();
+        else
+            deliver(db, mark);
+        return Outcome::committed;
+    }
+
+    // A nested block, or an outermost one that cannot end well.
+    template <class Db>
+    [[gnu::noinline]] static Outcome commit_otherwise(Db& db, Block& block) {
+        refuse_out_of_order(db, block);
+        if (db.phase_ != Phase::in_block or block.roll_back or not engine_is(db, ConnectionState::open)) [[unlikely]]
+            return commit_unsound(db, block);
+        if (block.kind == Kind::savepoint) release(db, block);
+        pop(db);
         return Outcome::committed;
     }
 
@@ -227,15 +251,14 @@ struct Blocks {
             note_loss(db, lost.outcome());
             commit_lost(db, block, lost.cause());
         } catch (...) {
-            block.release_failed = true;
+            block.kind = Kind::half_released;
             roll_back_quietly(block, std::current_exception());
             throw;
         }
-        free_number(db, block);
     }
 
-    // The block cannot simply be committed: doomed, asked to roll back, lost, or failed by the engine.
-    [[gnu::cold, gnu::noinline]] static Outcome commit_unusual(Connection& db, Block& block) {
+    // The block can only roll back: doomed, asked to, lost, or failed by the engine.
+    [[gnu::cold, gnu::noinline]] static Outcome commit_unsound(Connection& db, Block& block) {
         note_loss_if_gone(db);
         if (db.phase_ == Phase::lost) commit_lost(db, block);
         if (not block.roll_back) {
@@ -255,15 +278,15 @@ struct Blocks {
         return Outcome::rolled_back;
     }
 
-    // Returns if the transaction is committed all the same.
-    [[gnu::cold, gnu::noinline]] static void commit_unclear(Connection& db, Block& block, CommitResult& result) {
+    // COMMIT was sent on the outermost block; this is what is proven.
+    [[gnu::cold, gnu::noinline]] static Outcome committed_or_throw(Connection& db, Block& block, CommitResult result) {
         if (result.lost) {
             note_loss(db, result.outcome);
             commit_lost(db, block, result.error);
         }
         switch (result.outcome) {
             case Outcome::committed:
-                return;
+                break;
             case Outcome::still_open:
                 if (result.error) std::rethrow_exception(result.error);
                 throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
@@ -275,6 +298,14 @@ struct Blocks {
                 discard_outermost(db, Phase::broken);
                 throw CommitUnknown{result.error};
         }
+        const HookList::Mark mark = block.mark;
+        const bool detached = db.detach_ != nullptr;
+        end_outermost(db, block, Phase::idle);
+        if (detached) hand_over(db);
+        if (result.error)
+            db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
+        if (not detached) deliver(db, mark);
+        return Outcome::committed;
     }
 
     [[noreturn, gnu::cold, gnu::noinline]] static void commit_lost(Connection& db, Block& block,
@@ -285,30 +316,39 @@ struct Blocks {
         throw TransactionLost{outcome, cause};
     }
 
+    // ---- Running
+
     // The transaction is committed and the connection idle.
-    static void deliver(Connection& db, HookList::Mark mark, const std::exception_ptr& error) {
-        const bool detached = db.detach_ != nullptr;
-        if (detached) hand_over(db);
-        if (error) db.report_("txhooks: COMMIT reported an error, but the transaction is committed", error);
-        if (detached or db.own_hooks_.empty(mark)) return;
-        HookList::Run run{db.own_hooks_, mark};
-        struct CloseLeftOpen {
-            Connection& db;
-            HookList::Run& run;
-            ~CloseLeftOpen() {
-                close_left_open(db, nullptr);
-                run.discard();  // after a hook that threw; what it destroys may leave a block open too
-                close_left_open(db, nullptr);
-            }
-        } close{db, run};
-        run_hooks(run, db.on_hook_failure_, db.report_);
+    [[gnu::noinline]] static void deliver(Connection& db, HookList::Mark mark) {
+        if (db.detach_ != nullptr) return hand_over(db);
+        {
+            Running running{db, mark};
+            run_hooks(running.hooks, db.on_hook_failure_, db.report_);
+        }
+        db.own_hooks_.trim();
     }
+
+    struct Running {
+        Connection& db;
+        HookList::Run hooks;
+
+        Running(Connection& on, HookList::Mark mark) noexcept : db{on}, hooks{on.own_hooks_, mark} {}
+        [[gnu::always_inline]] ~Running() {
+            close_left_open(db, nullptr);
+            hooks.discard();  // after a hook that threw; what it destroys may leave a block open too
+            close_left_open(db, nullptr);
+        }
+    };
 
     // A hook, or a copy or destruction of what it captured, left a guard open inside the block `around`. It must end
     // before the list takes back the room its mark lies in.
-    [[gnu::cold, gnu::noinline]] static void close_left_open(Connection& db, const Block* around) noexcept {
+    static void close_left_open(Connection& db, const Block* around) noexcept {
+        if (db.current_ != around) [[unlikely]]
+            close_blocks_inside(db, around);
+    }
+
+    [[gnu::cold, gnu::noinline]] static void close_blocks_inside(Connection& db, const Block* around) noexcept {
         Block* block = db.current_;
-        if (block == around) return;
         while (block != nullptr and block->parent != around) block = block->parent;
         if (block == nullptr) return;
         db.report_(
@@ -323,9 +363,10 @@ struct Blocks {
     // block has ended and its hooks are discarded, or go with the block around it, which is doomed.
     [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
         Connection& db = *block.db;
-        for (const Block* inner = db.current_; inner != block.parent; inner = inner->parent)
-            if (inner == db.storing_in_) die("txhooks: a block was destroyed while a hook was being copied into it");
-        while (db.current_ != &block) pop(db);
+        block.taken = db.current_->taken;
+        for (; db.current_ != &block; pop(db))
+            if (db.current_->kind == Kind::copying)
+                die("txhooks: a block was destroyed while a hook was being copied into it");
         note_loss_if_gone(db);
         if (block.kind == Kind::outermost) return roll_back_outermost(db);
         pop(db);
@@ -345,7 +386,7 @@ struct Blocks {
             try {
                 throw;
             } catch (const TransactionLost& lost) {
-                if (not block.release_failed) {
+                if (block.kind != Kind::half_released) {
                     note_loss(db, lost.outcome());
                     return tell_loss(db);
                 }
@@ -354,14 +395,13 @@ struct Blocks {
             } catch (...) {
                 // Something else.
             }
-            db.lowest_savepoint_ = db.next_savepoint_;
+            take_numbers(db, block.taken);
             note_loss_if_gone(db);
             if (db.phase_ != Phase::lost) doom(db, cause ? cause : error);
             return error;
         }
         db.phase_ = Phase::in_block;
         db.doom_ = nullptr;
-        free_number(db, block);
         discard(db, *db.hooks_, block.mark);
         return nullptr;
     }
@@ -431,6 +471,15 @@ struct Blocks {
 
     // ---- Loss and doom
 
+    // As far as an adapter can tell.
+    template <class Db>
+    static bool engine_is(const Db& db, ConnectionState state) noexcept {
+        if constexpr (Db::has_state)
+            return db.verb_state() == state;
+        else
+            return true;
+    }
+
     static bool is_gone(ConnectionState state) noexcept {
         return state == ConnectionState::idle or state == ConnectionState::lost;
     }
@@ -482,9 +531,9 @@ struct Blocks {
 
     // ---- Odds and ends
 
-    // The savepoint of `block` is gone from the engine: its number can be used again, unless a stray one may lie there.
-    static void free_number(Connection& db, const Block& block) noexcept {
-        db.next_savepoint_ = block.number < db.lowest_savepoint_ ? db.lowest_savepoint_ : block.number;
+    // Savepoints up to `number` may stay in the engine, whichever block goes on.
+    static void take_numbers(const Connection& db, unsigned number) noexcept {
+        for (Block* block = db.current_; block != nullptr; block = block->parent) block->taken = number;
     }
 
     static void discard(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
@@ -502,10 +551,15 @@ struct Blocks {
     }
 
     static void refuse_out_of_order(const Connection& db, const Block& block) {
-        if (db.current_ != &block) [[unlikely]]
-            throw UsageError{"txhooks: this block still has an open block inside; end that one first"};
-        if (db.storing_in_ == &block) [[unlikely]]
-            throw UsageError{"txhooks: this block cannot end while a hook is being copied into it"};
+        if (db.current_ == &block) [[likely]]
+            return;
+        throw UsageError{db.current_->kind == Kind::copying
+                             ? "txhooks: this block cannot end while a hook is being copied into it"
+                             : "txhooks: this block still has an open block inside; end that one first"};
+    }
+
+    [[noreturn, gnu::cold, gnu::noinline]] static void refuse_ended() {
+        throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
     }
 
     static void pop(Connection& db) noexcept {
@@ -521,19 +575,19 @@ struct Blocks {
     }
 
     // The transaction is over; hooks of another can be stored and run from here on.
-    static void end_outermost(Connection& db, Phase phase) noexcept {
-        pop(db);
+    static void end_outermost(Connection& db, Block& block, Phase phase) noexcept {
+        block.db = nullptr;
+        db.current_ = nullptr;
         db.phase_ = phase;
-        db.next_savepoint_ = db.lowest_savepoint_ = 1;
     }
 
     static void discard_outermost(Connection& db, Phase phase) noexcept {
-        const HookList::Mark mark = db.current_->mark;
+        Block& block = *db.current_;
         HookList& hooks = *db.hooks_;
         DetachedHooks* const after = take_detached(db);
-        end_outermost(db, phase);
+        end_outermost(db, block, phase);
         db.doom_ = nullptr;
-        discard(db, hooks, mark);
+        discard(db, hooks, block.mark);
         if (after != nullptr)
             after->adopt(hooks);
         else
@@ -560,6 +614,7 @@ struct Blocks {
     [[gnu::cold, gnu::noinline]] static void hand_over(Connection& db) noexcept {
         HookList& hooks = *db.hooks_;
         take_detached(db)->adopt(hooks, db.on_hook_failure_, db.report_);
+        db.own_hooks_.trim();
     }
 };
 
@@ -578,11 +633,12 @@ void Connection::on_commit(robust_t, Hook&& hook, Args&&... args) {
 }
 
 inline void Connection::set_rollback(bool roll_back) {
+    using Kind = detail::Block::Kind;
     detail::Blocks::refuse_unless_alive(*this);
     if (current_ == nullptr)
         throw UsageError{"txhooks: set_rollback() outside an atomic block; there is nothing to roll back"};
     detail::Block* block = current_;
-    while (block->kind == detail::Block::Kind::joined) block = block->parent;
+    while (block->kind == Kind::joined or block->kind == Kind::copying) block = block->parent;
     block->roll_back = roll_back;
 }
 

@@ -38,7 +38,7 @@ struct Blocks;
 }
 
 // Runs the hooks of a committed transaction. Those left when this throws are discarded by `run`.
-inline void run_hooks(HookList::Run& run, HookFailure policy, const Reporter& report) {
+[[gnu::always_inline]] inline void run_hooks(HookList::Run& run, HookFailure policy, const Reporter& report) {
     try {
         run();
     } catch (...) {
