@@ -16,11 +16,21 @@ namespace txhooks {
 struct robust_t {};
 inline constexpr robust_t robust{};
 
+class AmbientConnection;
+class Connection;
+
 namespace detail {
 struct Block;
 struct Blocks;
+struct Stage;
 template <class Adapter>
 class Core;
+
+// Points to a connection, until that dies.
+struct Watch {
+    Connection* db;
+    Watch* next;
+};
 }  // namespace detail
 
 /// Any hooked connection, whatever its backend: hooks and blocks, not SQL. A service that takes `txhooks::Connection&`
@@ -72,7 +82,7 @@ public:
     std::size_t pending_hooks() const noexcept;
 
     /// Whether a block can be opened: no transaction is open, by whomever, and the connection is not broken.
-    bool usable() const noexcept { return phase_ == Phase::idle and verb_state() == ConnectionState::idle; }
+    bool usable() const noexcept;
 
     /// Makes a broken connection usable again, once the engine is idle: after its transaction was ended by hand or the
     /// driver has reconnected. What the adapter remembers of the old session is made anew.
@@ -90,15 +100,19 @@ public:
 
 protected:
     Connection() = default;
-    ~Connection() = default;
+    ~Connection() {
+        for (detail::Watch* watch = watches_; watch != nullptr; watch = watch->next) watch->db = nullptr;
+    }
 
 private:
     friend struct detail::Blocks;
+    friend class AmbientConnection;
 
     static constexpr bool has_state = true;  // as far as is known here
 
     enum class Phase : unsigned char {
         idle,      // no block; or all have ended and hooks are running
+        staged,    // the same on a Stage
         in_block,  // in a block that can go on
         doomed,    // in a block that can only roll back; no deeper one can be opened until it has
         lost,      // in blocks whose transaction is gone, until the outermost has ended
@@ -123,8 +137,10 @@ private:
     Outcome lost_outcome_ = Outcome::unknown;
     bool loss_told_ = false;
     DetachedHooks* detach_ = nullptr;
+    detail::Stage* stage_ = nullptr;
     std::exception_ptr doom_;
     detail::Reporter report_;
+    detail::Watch* watches_ = nullptr;  // who is told when this connection dies
     HookList own_hooks_;
 };
 

@@ -125,7 +125,7 @@ public:
     }
 
     /// The place before everything.
-    Mark start() noexcept {
+    Mark start() const noexcept {
         Mark here;
         here.at = first_.begin;
         return here;

@@ -18,6 +18,7 @@ namespace txhooks::detail {
 struct Block {
     enum class Kind : unsigned char {
         outermost,
+        staged,  // an outermost block on a Stage
         savepoint,
         half_released,  // a savepoint whose RELEASE failed: it may be gone
         joined,
@@ -31,6 +32,13 @@ struct Block {
     unsigned taken;   // up to here savepoints may be in the engine, while this block is the innermost
     Kind kind;
     bool roll_back;  // set_rollback(true)
+};
+
+// What <txhooks/testing/...> puts under the outermost blocks of a connection.
+struct Stage {
+    Stage* outer;
+    Block* base;         // a transaction that is never committed: outermost blocks are savepoints in it. Or null
+    HookList* captured;  // where the hooks of committed blocks stay instead of running. Or null
 };
 
 struct Blocks {
@@ -104,7 +112,7 @@ struct Blocks {
         if (db.phase_ == Phase::doomed) return true;
         const ConnectionState state = db.verb_state();
         if (state == ConnectionState::lost) throw ConnectionBroken{};
-        if (state != ConnectionState::idle)
+        if (state != between_blocks(db))
             throw UsageError{
                 "txhooks: on_commit() in a transaction that this connection did not begin: now would be too early and "
                 "later may be never; open the transaction with Atomic or atomic(fn)"};
@@ -164,6 +172,7 @@ struct Blocks {
     template <class Db, class Options>
     [[gnu::noinline]] static void open_nested(Db& db, Block& block, Options options) {
         refuse_unless_alive(db);
+        if (db.phase_ == Phase::staged) return open_staged(db, block, options);
         if (options.durable)
             throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
         if (not(options.begin == decltype(options.begin){}))
@@ -182,19 +191,28 @@ struct Blocks {
                 "with {.join = true}"};
         const unsigned number = db.current_->taken + 1;
         try {
-            db.verb_savepoint(number);
+            set_savepoint(db, number);
         } catch (const TransactionLost& lost) {
             note_loss(db, lost.outcome());
             db.loss_told_ = true;
             throw;
         } catch (...) {
-            // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
-            take_numbers(db, number);
             note_loss_if_gone(db);
             throw;
         }
         push_nested(db, block, Kind::savepoint);
         block.number = block.taken = number;
+    }
+
+    template <class Db>
+    static void set_savepoint(Db& db, unsigned number) {
+        try {
+            db.verb_savepoint(number);
+        } catch (...) {
+            // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
+            take_numbers(db, number);
+            throw;
+        }
     }
 
     static void push_nested(Connection& db, Block& block, Kind kind) noexcept {
@@ -204,12 +222,41 @@ struct Blocks {
 
     // A BEGIN that threw may have taken effect all the same.
     [[gnu::cold, gnu::noinline]] static void undo_begin(Connection& db) noexcept {
-        HookList& hooks = *db.hooks_;
-        if (DetachedHooks* const after = take_detached(db)) after->adopt(hooks);
+        take_back_detached(db);
         clear_engine(db);
     }
 
+    static void take_back_detached(Connection& db) noexcept {
+        HookList& hooks = *db.hooks_;
+        if (DetachedHooks* const after = take_detached(db)) after->adopt(hooks);
+    }
+
     static bool active(const Block& block) noexcept { return block.db != nullptr and block.db->phase_ != Phase::lost; }
+
+    // An outermost block on a stage.
+    template <class Db, class Options>
+    [[gnu::cold, gnu::noinline]] static void open_staged(Db& db, Block& block, const Options& options) {
+        const ConnectionState state = db.verb_state();
+        if (state == ConnectionState::failed) throw TransactionAborted{};
+        if (state != between_blocks(db)) refuse_engine(state);
+        if (options.detach != nullptr) prepare_detached(db, *options.detach);
+        const unsigned number = is_based(db) ? db.stage_->base->taken + 1 : 0;
+        try {
+            if (is_based(db))
+                set_savepoint(db, number);
+            else if constexpr (std::is_same_v<Db, Connection>)
+                db.verb_begin();
+            else
+                db.verb_begin(options.begin);
+        } catch (...) {
+            take_back_detached(db);
+            if (not is_based(db)) clear_engine(db);
+            throw;
+        }
+        block = {&db, nullptr, db.hooks_->mark(), number, number, Kind::staged, false};
+        db.current_ = &block;
+        db.phase_ = Phase::in_block;
+    }
 
     // ---- Ending well
 
@@ -238,6 +285,7 @@ struct Blocks {
         refuse_out_of_order(db, block);
         if (db.phase_ != Phase::in_block or block.roll_back or not engine_is(db, ConnectionState::open)) [[unlikely]]
             return commit_unsound(db, block);
+        if (block.kind == Kind::staged) return commit_staged(db, block);
         if (block.kind == Kind::savepoint) release(db, block);
         pop(db);
         return Outcome::committed;
@@ -251,10 +299,16 @@ struct Blocks {
             note_loss(db, lost.outcome());
             commit_lost(db, block, lost.cause());
         } catch (...) {
-            block.kind = Kind::half_released;
+            if (block.kind == Kind::savepoint) block.kind = Kind::half_released;
             roll_back_quietly(block, std::current_exception());
             throw;
         }
+    }
+
+    [[gnu::cold, gnu::noinline]] static Outcome commit_staged(Connection& db, Block& block) {
+        if (not is_based(db)) return committed_or_throw(db, block, db.verb_commit());
+        release(db, block);
+        return committed_or_throw(db, block, {Outcome::committed});
     }
 
     // The block can only roll back: doomed, asked to, lost, or failed by the engine.
@@ -291,20 +345,22 @@ struct Blocks {
                 if (result.error) std::rethrow_exception(result.error);
                 throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
             case Outcome::rolled_back:
-                discard_outermost(db, Phase::idle);
+                discard_outermost(db);
                 if (result.error) std::rethrow_exception(result.error);
                 throw TransactionAborted{};
             case Outcome::unknown:
-                discard_outermost(db, Phase::broken);
+                db.phase_ = Phase::broken;
+                discard_outermost(db);
                 throw CommitUnknown{result.error};
         }
         const HookList::Mark mark = block.mark;
         const bool detached = db.detach_ != nullptr;
-        end_outermost(db, block, Phase::idle);
+        const bool captured = not detached and db.hooks_ != &db.own_hooks_;
+        end_outermost(db, block, rest(db));
         if (detached) hand_over(db);
         if (result.error)
             db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
-        if (not detached) deliver(db, mark);
+        if (not detached and not captured) deliver(db, mark);
         return Outcome::committed;
     }
 
@@ -322,7 +378,7 @@ struct Blocks {
     [[gnu::noinline]] static void deliver(Connection& db, HookList::Mark mark) {
         if (db.detach_ != nullptr) return hand_over(db);
         {
-            Running running{db, mark};
+            Running running{db, db.own_hooks_, mark};
             run_hooks(running.hooks, db.on_hook_failure_, db.report_);
         }
         db.own_hooks_.trim();
@@ -332,7 +388,7 @@ struct Blocks {
         Connection& db;
         HookList::Run hooks;
 
-        Running(Connection& on, HookList::Mark mark) noexcept : db{on}, hooks{on.own_hooks_, mark} {}
+        Running(Connection& on, HookList& list, HookList::Mark mark) noexcept : db{on}, hooks{list, mark} {}
         [[gnu::always_inline]] ~Running() {
             close_left_open(db, nullptr);
             hooks.discard();  // after a hook that threw; what it destroys may leave a block open too
@@ -368,7 +424,7 @@ struct Blocks {
             if (db.current_->kind == Kind::copying)
                 die("txhooks: a block was destroyed while a hook was being copied into it");
         note_loss_if_gone(db);
-        if (block.kind == Kind::outermost) return roll_back_outermost(db);
+        if (block.kind == Kind::outermost or block.kind == Kind::staged) return roll_back_outermost(db);
         pop(db);
         if (db.phase_ == Phase::lost) return tell_loss(db);
         if (block.kind == Kind::joined) {
@@ -410,7 +466,10 @@ struct Blocks {
         std::exception_ptr error;
         if (db.phase_ != Phase::lost) {
             try {
-                db.verb_rollback();
+                if (is_based(db))
+                    db.verb_rollback_to(db.current_->number);
+                else
+                    db.verb_rollback();
             } catch (const TransactionLost& lost) {
                 note_loss(db, lost.outcome());
             } catch (...) {
@@ -421,12 +480,12 @@ struct Blocks {
         if (db.phase_ == Phase::lost) {
             error = tell_loss(db);
             clear_engine(db);
-            discard_outermost(db, db.phase_ == Phase::broken ? Phase::broken : Phase::idle);
+            discard_outermost(db);
             return error;
         }
-        const Phase phase = db.phase_ == Phase::broken ? Phase::broken : Phase::idle;
-        discard_outermost(db, phase);
-        if (phase == Phase::broken or not error) return error;
+        const bool broken = db.phase_ == Phase::broken;
+        discard_outermost(db);
+        if (broken or not error) return error;
         db.report_(rolled_back_all_the_same, error);
         return nullptr;
     }
@@ -464,6 +523,7 @@ struct Blocks {
     // The connection is being destroyed.
     static void close(Connection& db) noexcept {
         if (db.own_hooks_.busy()) die("txhooks: a connection was destroyed while its hooks are being called");
+        if (db.stage_ != nullptr) die("txhooks: a connection was destroyed in a scope of txhooks::testing");
         if (db.current_ == nullptr) return;
         db.report_("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
         roll_back_quietly(outermost(db), nullptr);
@@ -529,11 +589,100 @@ struct Blocks {
         db.doom_ = cause;
     }
 
+    // ---- Stages
+
+    static bool is_based(const Connection& db) noexcept { return db.stage_ != nullptr and db.stage_->base != nullptr; }
+
+    // Where the hooks of blocks that are not detached are kept.
+    static HookList* usual_hooks(Connection& db) noexcept {
+        return db.stage_ != nullptr and db.stage_->captured != nullptr ? db.stage_->captured : &db.own_hooks_;
+    }
+
+    // What the engine says while no block is open.
+    static ConnectionState between_blocks(const Connection& db) noexcept {
+        return is_based(db) ? ConnectionState::open : ConnectionState::idle;
+    }
+
+    // Opens `block`, hides it, and lets the outermost blocks to come be savepoints in it.
+    static void set_base(Connection& db, Stage& stage, Block& block) {
+        refuse_open_block(db);
+        if (not db.has_savepoints())
+            throw UsageError{"txhooks: this backend has no savepoints, so its blocks cannot be rolled back together"};
+        open(db, block, BlockOptions<>{});
+        db.current_ = nullptr;
+        push_stage(db, stage);
+        stage.base = &block;
+    }
+
+    // Lets the hooks of committed blocks stay in `hooks`.
+    static void capture(Connection& db, Stage& stage, HookList& hooks) {
+        refuse_open_block(db);
+        push_stage(db, stage);
+        stage.captured = db.hooks_ = &hooks;
+    }
+
+    static void refuse_open_block(Connection& db) {
+        refuse_unless_alive(db);
+        if (db.current_ != nullptr)
+            throw UsageError{"txhooks: this scope was opened in an atomic block; it must stand around whole blocks"};
+    }
+
+    static void push_stage(Connection& db, Stage& stage) noexcept {
+        const bool staged = db.stage_ != nullptr;
+        stage = {db.stage_, staged ? db.stage_->base : nullptr, staged ? db.stage_->captured : nullptr};
+        db.stage_ = &stage;
+        db.phase_ = Phase::staged;
+    }
+
+    // Rolls back the blocks that are still open, and the base. Returns how many hooks were waiting in them.
+    static std::size_t pop_stage(Connection& db, Stage& stage, std::exception_ptr& error) noexcept {
+        if (db.stage_ != &stage) die("txhooks: a scope of txhooks::testing ended before one that was opened in it");
+        const std::size_t left = db.pending_hooks();
+        if (db.current_ != nullptr) roll_back_quietly(outermost(db), nullptr);
+        const bool broken = db.phase_ == Phase::broken;
+        db.stage_ = stage.outer;
+        db.hooks_ = usual_hooks(db);
+        db.phase_ = rest(db);
+        if (stage.base != nullptr and not(is_based(db) and db.stage_->base == stage.base)) {
+            db.current_ = stage.base;
+            db.phase_ = Phase::in_block;
+            error = roll_back(*stage.base, nullptr);
+            if (broken) db.phase_ = Phase::broken;
+        }
+        return left;
+    }
+
+    // Runs what a stage captured, as if it were not there.
+    static void run_captured(Connection& db, Stage& stage, HookList& hooks) {
+        refuse_open_block(db);
+        struct Uncaptured {
+            Connection& db;
+            Stage& stage;
+            HookList& hooks;
+            Uncaptured(Connection& on, Stage& under, HookList& captured) noexcept
+                : db{on}, stage{under}, hooks{captured} {
+                stage.captured = nullptr;
+                db.hooks_ = usual_hooks(db);
+            }
+            ~Uncaptured() {
+                stage.captured = &hooks;
+                db.hooks_ = usual_hooks(db);
+            }
+        } uncaptured{db, stage, hooks};
+        Running running{db, hooks, hooks.start()};
+        run_hooks(running.hooks, db.on_hook_failure_, db.report_);
+    }
+
+    static void report(const Connection& db, const char* what, const std::exception_ptr& error) noexcept {
+        db.report_(what, error);
+    }
+
     // ---- Odds and ends
 
     // Savepoints up to `number` may stay in the engine, whichever block goes on.
     static void take_numbers(const Connection& db, unsigned number) noexcept {
         for (Block* block = db.current_; block != nullptr; block = block->parent) block->taken = number;
+        if (is_based(db)) db.stage_->base->taken = number;
     }
 
     static void discard(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
@@ -574,6 +723,12 @@ struct Blocks {
         return *block;
     }
 
+    // The phase when no block is open.
+    static Phase rest(const Connection& db) noexcept {
+        if (db.phase_ == Phase::broken) return Phase::broken;
+        return db.stage_ == nullptr ? Phase::idle : Phase::staged;
+    }
+
     // The transaction is over; hooks of another can be stored and run from here on.
     static void end_outermost(Connection& db, Block& block, Phase phase) noexcept {
         block.db = nullptr;
@@ -581,11 +736,11 @@ struct Blocks {
         db.phase_ = phase;
     }
 
-    static void discard_outermost(Connection& db, Phase phase) noexcept {
+    static void discard_outermost(Connection& db) noexcept {
         Block& block = *db.current_;
         HookList& hooks = *db.hooks_;
         DetachedHooks* const after = take_detached(db);
-        end_outermost(db, block, phase);
+        end_outermost(db, block, rest(db));
         db.doom_ = nullptr;
         discard(db, hooks, block.mark);
         if (after != nullptr)
@@ -607,7 +762,7 @@ struct Blocks {
     static DetachedHooks* take_detached(Connection& db) noexcept {
         DetachedHooks* const after = db.detach_;
         db.detach_ = nullptr;
-        db.hooks_ = &db.own_hooks_;
+        db.hooks_ = usual_hooks(db);
         return after;
     }
 
@@ -646,6 +801,11 @@ inline std::size_t Connection::pending_hooks() const noexcept {
     return current_ == nullptr ? 0 : hooks_->size(detail::Blocks::outermost(*this).mark);
 }
 
+inline bool Connection::usable() const noexcept {
+    const bool ready = phase_ == Phase::idle or phase_ == Phase::staged;
+    return ready and verb_state() == detail::Blocks::between_blocks(*this);
+}
+
 inline void Connection::reset() {
     if (current_ != nullptr) throw UsageError{"txhooks: reset() in an atomic block; end the open blocks first"};
     verb_reset();
@@ -654,6 +814,7 @@ inline void Connection::reset() {
             "txhooks: reset() while the engine is still in a transaction, or gone; end that transaction or reconnect "
             "first"};
     phase_ = Phase::idle;
+    phase_ = detail::Blocks::rest(*this);
 }
 
 }  // namespace txhooks

@@ -58,7 +58,7 @@ public:
         if constexpr (has_state)
             return adapter.state();
         else
-            return in_atomic_block() ? ConnectionState::open : ConnectionState::idle;
+            return in_atomic_block() ? ConnectionState::open : Blocks::between_blocks(*this);
     }
     Outcome verb_fate() noexcept override {
         if constexpr (requires { adapter.fate(); })

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/connection.hpp>
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/die.hpp>
+#include <txhooks/errors.hpp>
+#include <txhooks/hook_list.hpp>
+
+#include <cstddef>
+#include <exception>
+
+namespace txhooks::testing {
+
+/// Keeps the hooks that blocks of a connection commit, instead of running them:
+///
+///     txhooks::testing::CapturedHooks hooks{db};
+///     sign_up(db, "ann");
+///     CHECK(hooks.size() == 1);
+///     hooks.run();                 // or discard(), or nothing: the end of the scope discards
+///
+/// Hooks of a block that rolled back are not among them, nor those registered outside every block, which run at once, nor
+/// those of a block with `detach`. Where one such scope stands in another, the inner one keeps what is committed in it.
+/// Together with `RolledBack` either may be the outer one. Scopes on one connection end in the reverse order of their
+/// beginning, and before their connection: anything else terminates the program.
+class CapturedHooks {
+public:
+    /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
+    explicit CapturedHooks(Connection& db) : db_{&db} { detail::Blocks::capture(db, stage_, hooks_); }
+    CapturedHooks(const CapturedHooks&) = delete;
+    CapturedHooks& operator=(const CapturedHooks&) = delete;
+
+    /// Discards what has not run; an exception that leaves the scope therefore runs nothing. Blocks that are still open are
+    /// rolled back.
+    ~CapturedHooks() {
+        if (hooks_.busy()) detail::die("txhooks: CapturedHooks destroyed while its hooks are being called");
+        std::exception_ptr none;
+        detail::Blocks::pop_stage(*db_, stage_, none);
+        discard();
+    }
+
+    /// How many hooks are kept; none is once `run()` was called. O(n).
+    std::size_t size() const noexcept { return hooks_.busy() ? 0 : hooks_.size(hooks_.start()); }
+
+    /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that
+    /// commit.
+    /// Throws: `HookError` as `Atomic::commit` does, and then none is left; `UsageError` in an atomic block, and from one
+    /// of its own hooks.
+    void run() {
+        if (hooks_.busy()) throw UsageError{"txhooks: run() on CapturedHooks whose hooks are already running"};
+        detail::Blocks::run_captured(*db_, stage_, hooks_);
+    }
+
+    /// Destroys the kept hooks without running them. From one of its own hooks: does nothing.
+    void discard() noexcept {
+        if (not hooks_.busy()) hooks_.discard(hooks_.start());
+    }
+
+private:
+    Connection* db_;
+    detail::Stage stage_;
+    HookList hooks_;
+};
+
+}  // namespace txhooks::testing
