@@ -23,6 +23,7 @@ namespace detail {
 struct Block;
 struct Blocks;
 struct Stage;
+struct Stages;
 template <class Adapter>
 class Core;
 
@@ -106,6 +107,7 @@ protected:
 
 private:
     friend struct detail::Blocks;
+    friend struct detail::Stages;
     friend class AmbientConnection;
 
     static constexpr bool has_state = true;  // as far as is known here

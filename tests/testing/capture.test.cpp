@@ -200,6 +200,21 @@ TEST_CASE("CapturedHooks: a block that is open at the end is rolled back", "[cap
     CHECK(s.ran.text() == "2");
 }
 
+TEST_CASE("CapturedHooks: counts and discards no hook of a block that is still open", "[capture]") {
+    Scene s;
+    CapturedHooks hooks{s.db};
+    s.act("1");
+    s.db.atomic([&] {
+        s.act("2");
+        CHECK(hooks.size() == 1);
+        CHECK(s.db.pending_hooks() == 1);
+        CHECK_THROWS_AS(hooks.discard(), UsageError);
+    });
+    CHECK(hooks.size() == 2);
+    hooks.run();
+    CHECK(s.ran.text() == "1,2");
+}
+
 TEST_CASE("CapturedHooks: refuses an open block, and to run in one or in its own hooks", "[capture]") {
     Scene s;
     {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <txhooks/connection.hpp>
-#include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/die.hpp>
+#include <txhooks/detail/stage.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/hook_list.hpp>
 
@@ -26,7 +26,7 @@ namespace txhooks::testing {
 class CapturedHooks {
 public:
     /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
-    explicit CapturedHooks(Connection& db) : db_{&db} { detail::Blocks::capture(db, stage_, hooks_); }
+    explicit CapturedHooks(Connection& db) : db_{&db} { detail::Stages::push_capture(db, stage_, hooks_); }
     CapturedHooks(const CapturedHooks&) = delete;
     CapturedHooks& operator=(const CapturedHooks&) = delete;
 
@@ -35,12 +35,12 @@ public:
     ~CapturedHooks() {
         if (hooks_.busy()) detail::die("txhooks: CapturedHooks destroyed while its hooks are being called");
         std::exception_ptr none;
-        detail::Blocks::pop_stage(*db_, stage_, none);
-        discard();
+        detail::Stages::pop(*db_, stage_, none);
+        hooks_.discard(hooks_.start());
     }
 
-    /// How many hooks are kept; none is once `run()` was called. O(n).
-    std::size_t size() const noexcept { return hooks_.busy() ? 0 : hooks_.size(hooks_.start()); }
+    /// How many hooks are kept, those of a block that is open not among them; none is once `run()` was called. O(n).
+    std::size_t size() const noexcept { return hooks_.busy() ? 0 : detail::Stages::size(*db_, hooks_); }
 
     /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that
     /// commit.
@@ -48,11 +48,13 @@ public:
     /// of its own hooks.
     void run() {
         if (hooks_.busy()) throw UsageError{"txhooks: run() on CapturedHooks whose hooks are already running"};
-        detail::Blocks::run_captured(*db_, stage_, hooks_);
+        detail::Stages::run(*db_, stage_, hooks_);
     }
 
     /// Destroys the kept hooks without running them. From one of its own hooks: does nothing.
-    void discard() noexcept {
+    /// Throws: `UsageError` in an atomic block.
+    void discard() {
+        detail::Stages::refuse_open_block(*db_);
         if (not hooks_.busy()) hooks_.discard(hooks_.start());
     }
 

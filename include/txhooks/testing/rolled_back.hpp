@@ -2,7 +2,7 @@
 #pragma once
 
 #include <txhooks/connection.hpp>
-#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/stage.hpp>
 #include <txhooks/errors.hpp>
 
 #include <cstddef>
@@ -52,7 +52,7 @@ private:
 class RolledBack {
 public:
     /// Begins the transaction. Throws: what opening a block throws; `UsageError` in an atomic block.
-    explicit RolledBack(Connection& db) : db_{&db} { detail::Blocks::set_base(db, stage_, base_); }
+    explicit RolledBack(Connection& db) : db_{&db} { detail::Stages::push_base(db, stage_, base_); }
     RolledBack(const RolledBack&) = delete;
     RolledBack& operator=(const RolledBack&) = delete;
 
@@ -61,7 +61,7 @@ public:
         if (db_ == nullptr) return;
         Connection& db = *db_;
         if (const std::exception_ptr error = finish())
-            detail::Blocks::report(db, "txhooks: at the end of a RolledBack", error);
+            detail::Stages::report(db, "txhooks: at the end of a RolledBack", error);
     }
 
     /// Rolls back everything, blocks that are still open included.
@@ -77,7 +77,7 @@ private:
         Connection& db = *db_;
         db_ = nullptr;
         std::exception_ptr error;
-        const std::size_t left = detail::Blocks::pop_stage(db, stage_, error);
+        const std::size_t left = detail::Stages::pop(db, stage_, error);
         if (not error and left != 0) error = std::make_exception_ptr(HooksLeft{left});
         return error;
     }
