@@ -605,6 +605,10 @@ struct Blocks {
 
     // ---- Odds and ends
 
+    static void report(const Connection& db, const char* what, const std::exception_ptr& error) noexcept {
+        db.report_(what, error);
+    }
+
     // Savepoints up to `number` may stay in the engine, whichever block goes on.
     static void take_numbers(const Connection& db, unsigned number) noexcept {
         for (Block* block = db.current_; block != nullptr; block = block->parent) block->taken = number;

@@ -93,10 +93,6 @@ struct Stages {
         Blocks::Running running{db, hooks, hooks.start()};
         run_hooks(running.hooks, db.on_hook_failure_, db.report_);
     }
-
-    static void report(const Connection& db, const char* what, const std::exception_ptr& error) noexcept {
-        db.report_(what, error);
-    }
 };
 
 }  // namespace txhooks::detail

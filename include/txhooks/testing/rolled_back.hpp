@@ -61,7 +61,7 @@ public:
         if (db_ == nullptr) return;
         Connection& db = *db_;
         if (const std::exception_ptr error = finish())
-            detail::Stages::report(db, "txhooks: at the end of a RolledBack", error);
+            detail::Blocks::report(db, "txhooks: at the end of a RolledBack", error);
     }
 
     /// Rolls back everything, blocks that are still open included.
