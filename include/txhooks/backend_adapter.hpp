@@ -44,6 +44,12 @@ concept HasState = requires(const B& b) {
     { b.state() } -> std::same_as<ConnectionState>;
 };
 
+template <class B>
+concept HasMarkers = requires(B& b, const char* marker) {
+    { b.commit(marker) } noexcept -> std::same_as<CommitResult>;
+    { b.was_committed(marker) } -> std::same_as<bool>;
+};
+
 // All that HookedConnection asks of a type before it looks closer.
 template <class B>
 concept Transactional = HasBegin<B> and requires(B& b) {
@@ -107,6 +113,8 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 ///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
 ///     ConnectionState state() const noexcept;                  // optional, client-side: no round trip
 ///     Outcome fate() noexcept;                                 // optional: what became of a lost transaction
+///     CommitResult commit(const char* marker) noexcept;        // both or none: for txhooks::Doubt. COMMIT that writes
+///     bool was_committed(const char* marker);                  //   the marker's row; whether that row was there
 ///
 /// For any other type specialise it: a class with the same members, constructed from `Backend&` (or the handle). It
 /// lives in the connection, so it may remember things. It may also have `session()`, which returns what a function given
@@ -157,6 +165,16 @@ public:
         requires detail::HasState<Backend>
     {
         return backend_->state();
+    }
+    CommitResult commit(const char* marker) noexcept
+        requires detail::HasMarkers<Backend>
+    {
+        return backend_->commit(marker);
+    }
+    bool was_committed(const char* marker)
+        requires detail::HasMarkers<Backend>
+    {
+        return backend_->was_committed(marker);
     }
     Outcome fate() noexcept
         requires requires(Backend& b) { b.fate(); }

@@ -26,6 +26,7 @@ struct Stage;
 struct Stages;
 template <class Adapter>
 class Core;
+class DoubtState;
 
 // Points to a connection, until that dies.
 struct Watch {
@@ -131,6 +132,9 @@ private:
     virtual ConnectionState verb_state() const noexcept = 0;
     virtual Outcome verb_fate() noexcept = 0;
     virtual void verb_reset() = 0;
+    virtual bool has_markers() const noexcept = 0;
+    virtual CommitResult verb_commit_marked(const char* marker) noexcept = 0;
+    virtual bool verb_was_committed(const char* marker) = 0;
 
     detail::Block* current_ = nullptr;
     HookList* hooks_ = &own_hooks_;  // the list of a detached block, while one is open
@@ -138,7 +142,8 @@ private:
     HookFailure on_hook_failure_ = HookFailure::stop;
     Outcome lost_outcome_ = Outcome::unknown;
     bool loss_told_ = false;
-    DetachedHooks* detach_ = nullptr;
+    DetachedHooks* detach_ = nullptr;      // where its hooks go
+    detail::DoubtState* doubt_ = nullptr;  // whose hooks they are
     detail::Stage* stage_ = nullptr;
     std::exception_ptr doom_;
     detail::Reporter report_;

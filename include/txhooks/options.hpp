@@ -6,6 +6,9 @@
 namespace txhooks {
 
 class DetachedHooks;
+namespace detail {
+class DoubtState;
+}
 
 /// What an atomic block may be asked for: `db.atomic({.durable = true}, fn)`, `Atomic tx{db, {.join = true}}`.
 template <class Begin = NoBeginOptions>
@@ -16,6 +19,9 @@ struct BlockOptions {
     bool join = false;
     /// Outermost only: do not run the hooks at the commit but leave them here, to be run later. Must outlive the block.
     DetachedHooks* detach = nullptr;
+    /// Outermost only, not with `detach`: what finds out how a COMMIT without an answer ended, a `txhooks::Doubt`. Must
+    /// outlive the block.
+    detail::DoubtState* resolve = nullptr;
     /// Outermost only: how the transaction begins, in the backend's own words.
     Begin begin = {};
 };

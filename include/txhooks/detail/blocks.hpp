@@ -8,6 +8,7 @@
 #include <txhooks/connection.hpp>
 #include <txhooks/detached_hooks.hpp>
 #include <txhooks/detail/die.hpp>
+#include <txhooks/detail/doubt_state.hpp>
 #include <txhooks/detail/run_hooks.hpp>
 
 #include <exception>
@@ -18,7 +19,7 @@ namespace txhooks::detail {
 struct Block {
     enum class Kind : unsigned char {
         outermost,
-        staged,  // an outermost block on a Stage
+        staged,  // an outermost block on a Stage, or with a DoubtState
         savepoint,
         half_released,  // a savepoint whose RELEASE failed: it may be gone
         joined,
@@ -142,8 +143,8 @@ struct Blocks {
     template <class Db, class Options>
     [[gnu::always_inline]] static void open(Db& db, Block& block, const Options& options) {
         check(options);
-        if (db.phase_ != Phase::idle) [[unlikely]]
-            return open_nested(db, block, options);
+        if (db.phase_ != Phase::idle or options.resolve != nullptr) [[unlikely]]
+            return open_otherwise(db, block, options);
         if (not engine_is(db, ConnectionState::idle)) [[unlikely]]
             refuse_engine(db.verb_state());
         if (options.detach != nullptr) prepare_detached(db, *options.detach);
@@ -170,15 +171,17 @@ struct Blocks {
     }
 
     template <class Db, class Options>
-    [[gnu::noinline]] static void open_nested(Db& db, Block& block, Options options) {
+    [[gnu::noinline]] static void open_otherwise(Db& db, Block& block, Options options) {
         refuse_unless_alive(db);
-        if (db.phase_ == Phase::staged) return open_staged(db, block, options);
+        if (db.phase_ == Phase::idle or db.phase_ == Phase::staged) return open_staged(db, block, options);
         if (options.durable)
             throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
         if (not(options.begin == decltype(options.begin){}))
             throw UsageError{"txhooks: begin options on a nested block; only the outermost begins a transaction"};
         if (options.detach != nullptr)
             throw UsageError{"txhooks: detach on a nested block; only the outermost has hooks to run"};
+        if (options.resolve != nullptr)
+            throw UsageError{"txhooks: resolve on a nested block; only the outermost sends a COMMIT"};
         if (db.phase_ == Phase::doomed) throw TransactionAborted{db.doom_};
         const ConnectionState state = db.verb_state();
         if (is_gone(state)) throw_lost(db);
@@ -239,7 +242,11 @@ struct Blocks {
         const ConnectionState state = db.verb_state();
         if (state == ConnectionState::failed) throw TransactionAborted{};
         if (state != between_blocks(db)) refuse_engine(state);
-        if (options.detach != nullptr) prepare_detached(db, *options.detach);
+        if (options.resolve != nullptr and db.stage_ == nullptr) {
+            prepare_doubt(db, *options.resolve, options.detach);
+        } else if (options.detach != nullptr) {
+            prepare_detached(db, *options.detach);
+        }
         const unsigned number = is_based(db) ? db.stage_->base->taken + 1 : 0;
         try {
             if (is_based(db))
@@ -306,7 +313,10 @@ struct Blocks {
     }
 
     [[gnu::cold, gnu::noinline]] static Outcome commit_staged(Connection& db, Block& block) {
-        if (not is_based(db)) return committed_or_throw(db, block, db.verb_commit());
+        if (not is_based(db)) {
+            const bool marked = db.doubt_ != nullptr and not db.hooks_->empty(block.mark);
+            return committed_or_throw(db, block, marked ? db.verb_commit_marked(db.doubt_->marker_) : db.verb_commit());
+        }
         release(db, block);
         return committed_or_throw(db, block, {Outcome::committed});
     }
@@ -350,17 +360,27 @@ struct Blocks {
                 throw TransactionAborted{};
             case Outcome::unknown:
                 db.phase_ = Phase::broken;
-                discard_outermost(db);
+                if (db.doubt_ != nullptr and not db.hooks_->empty(block.mark)) {
+                    db.doubt_->in_doubt_ = true;
+                    end_outermost(db, block, Phase::broken);
+                    hand_over(db);
+                } else {
+                    discard_outermost(db);
+                }
                 throw CommitUnknown{result.error};
         }
         const HookList::Mark mark = block.mark;
+        DoubtState* const doubt = db.doubt_;
         const bool detached = db.detach_ != nullptr;
         const bool captured = not detached and db.hooks_ != &db.own_hooks_;
         end_outermost(db, block, rest(db));
         if (detached) hand_over(db);
         if (result.error)
             db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
-        if (not detached and not captured) deliver(db, mark);
+        if (doubt != nullptr)
+            run_doubted(db, doubt->hooks_);
+        else if (not detached and not captured)
+            deliver(db, mark);
         return Outcome::committed;
     }
 
@@ -382,6 +402,14 @@ struct Blocks {
             run_hooks(running.hooks, db.on_hook_failure_, db.report_);
         }
         db.own_hooks_.trim();
+    }
+
+    // They are where a doubt would have left them.
+    static void run_doubted(Connection& db, DetachedHooks& after) {
+        const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};
+        HookList& hooks = *after.held_.hooks;
+        Running running{db, hooks, hooks.start()};
+        run_hooks(running.hooks, db.on_hook_failure_, db.report_);
     }
 
     struct Running {
@@ -493,14 +521,16 @@ struct Blocks {
     static constexpr const char* rolled_back_all_the_same =
         "txhooks: ROLLBACK reported an error, but the transaction is rolled back";
 
-    // For who has an exception to throw already, or cannot throw.
-    [[gnu::cold, gnu::noinline]] static void roll_back_quietly(Block& block, const std::exception_ptr& cause) noexcept {
+    // For who has an exception to throw already, or cannot throw. Returns what went wrong, or null.
+    [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back_quietly(Block& block,
+                                                                             const std::exception_ptr& cause) noexcept {
         Connection& db = *block.db;
         const bool told = db.phase_ == Phase::lost and db.loss_told_;
-        const std::exception_ptr error = roll_back(block, cause);
-        if (not error or told) return;
+        std::exception_ptr error = roll_back(block, cause);
+        if (not error or told) return error;
         db.loss_told_ = true;
         db.report_(while_rolling_back, error);
+        return error;
     }
 
     static constexpr const char* while_rolling_back = "txhooks: while rolling back a block";
@@ -689,9 +719,36 @@ struct Blocks {
         db.detach_ = &after;
     }
 
+    static void prepare_doubt(Connection& db, DoubtState& doubt, const DetachedHooks* detach) {
+        if (detach != nullptr)
+            throw UsageError{"txhooks: resolve and detach exclude each other: the Doubt keeps the hooks of its block"};
+        if (not db.has_markers())
+            throw UsageError{
+                "txhooks: this backend cannot mark a COMMIT, so a doubt about it cannot be resolved; open the block "
+                "without .resolve"};
+        if (doubt.in_doubt_)
+            throw UsageError{
+                "txhooks: the Doubt given to this block still has an earlier COMMIT to resolve; resolve() or discard() "
+                "it first"};
+        doubt.renew_marker();
+        prepare_detached(db, doubt.hooks_);
+        db.doubt_ = &doubt;
+    }
+
+    // Whether the block that was to write `marker` was committed; if not, it never will be.
+    static bool was_committed(Connection& db, const char* marker) {
+        refuse_unless_alive(db);
+        if (db.current_ != nullptr) throw UsageError{"txhooks: resolve() in an atomic block; end that block first"};
+        if (not db.has_markers())
+            throw UsageError{"txhooks: this backend cannot look for the marker of a COMMIT; give resolve() another"};
+        if (const ConnectionState state = db.verb_state(); state != ConnectionState::idle) refuse_engine(state);
+        return db.verb_was_committed(marker);
+    }
+
     static DetachedHooks* take_detached(Connection& db) noexcept {
         DetachedHooks* const after = db.detach_;
         db.detach_ = nullptr;
+        db.doubt_ = nullptr;
         db.hooks_ = usual_hooks(db);
         return after;
     }

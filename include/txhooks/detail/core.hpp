@@ -69,6 +69,20 @@ public:
     void verb_reset() override {
         if constexpr (requires { adapter.reset(); }) adapter.reset();
     }
+
+    bool has_markers() const noexcept override { return HasMarkers<Adapter>; }
+    CommitResult verb_commit_marked([[maybe_unused]] const char* marker) noexcept override {
+        if constexpr (HasMarkers<Adapter>)
+            return adapter.commit(marker);
+        else
+            return {};
+    }
+    bool verb_was_committed([[maybe_unused]] const char* marker) override {
+        if constexpr (HasMarkers<Adapter>)
+            return adapter.was_committed(marker);
+        else
+            return false;
+    }
 };
 
 }  // namespace txhooks::detail

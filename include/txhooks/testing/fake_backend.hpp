@@ -119,12 +119,18 @@ public:
         });
     }
 
-    CommitResult commit() noexcept {
+    CommitResult commit() noexcept { return commit(nullptr); }
+
+    /// The marker is a row: `INSERT txhooks_commit/<marker>`.
+    CommitResult commit(const char* marker) noexcept {
         CommitResult result{Outcome::unknown};
         try {
             faults.around(Verb::commit, [&] {
+                const std::size_t before = changes_.size();
+                if (marker != nullptr and is_ours() and not failed_) write_marker(marker);
                 log("COMMIT");
                 result = answered_commit();
+                if (result.outcome == Outcome::still_open) undo(before);
             });
         } catch (...) {
             // The driver threw: the engine is still in the transaction, or nothing is proven.
@@ -132,6 +138,12 @@ public:
         }
         if (result.outcome != Outcome::still_open) ours_ = none;
         return result;
+    }
+
+    bool was_committed(const char* marker) {
+        if (get(marker_key(marker))) return true;
+        write_marker(marker);
+        return false;
     }
 
     void rollback() {
@@ -230,6 +242,9 @@ private:
         if (open_) changes_.push_back({key, get(key)});
         set(key, std::move(value));
     }
+
+    static std::string marker_key(const char* marker) { return std::string{"txhooks_commit/"} + marker; }
+    void write_marker(const char* marker) { put(marker_key(marker)); }
 
     void set(const std::string& key, std::optional<std::string> value) {
         if (value)

@@ -117,14 +117,12 @@ public:
     }
 
     CommitResult commit() noexcept {
-        CommitResult result{Outcome::still_open};
-        try {
-            faults.around(Verb::commit, [&] { result = Adapter::commit(); });
-        } catch (...) {
-            if (result.outcome == Outcome::committed) result.outcome = Outcome::unknown;
-            if (not result.error) result.error = std::current_exception();
-        }
-        return result;
+        return commit_by([this] { return Adapter::commit(); });
+    }
+    CommitResult commit(const char* marker) noexcept
+        requires txhooks::detail::HasMarkers<Adapter>
+    {
+        return commit_by([&] { return Adapter::commit(marker); });
     }
 
     void rollback() {
@@ -149,6 +147,18 @@ public:
 
 private:
     Adapter& adapter() noexcept { return *this; }
+
+    template <class Commit>
+    CommitResult commit_by(Commit commit) noexcept {
+        CommitResult result{Outcome::still_open};
+        try {
+            faults.around(Verb::commit, [&] { result = commit(); });
+        } catch (...) {
+            if (result.outcome == Outcome::committed) result.outcome = Outcome::unknown;
+            if (not result.error) result.error = std::current_exception();
+        }
+        return result;
+    }
 };
 
 }  // namespace txhooks::testing

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/detached_hooks.hpp>
+
+namespace txhooks::detail {
+
+// What a block needs of a txhooks::Doubt.
+class DoubtState {
+protected:
+    DoubtState() = default;
+    DoubtState(const DoubtState&) = delete;
+    DoubtState& operator=(const DoubtState&) = delete;
+    ~DoubtState() = default;
+
+    static constexpr unsigned digits = 32;
+
+    DetachedHooks hooks_;
+    char marker_[digits + 1] = "";
+    bool in_doubt_ = false;
+
+private:
+    friend struct Blocks;
+
+    virtual void renew_marker() = 0;
+};
+
+}  // namespace txhooks::detail

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/connection.hpp>
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/doubt_state.hpp>
+#include <txhooks/errors.hpp>
+#include <txhooks/outcome.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+
+namespace txhooks {
+
+/// Finds out what became of a COMMIT that nobody answered, so that its hooks run after all, once, or are discarded:
+///
+///     txhooks::Doubt doubt;
+///     try {
+///         db.atomic({.resolve = &doubt}, [&] { ... });
+///     } catch (const txhooks::CommitUnknown&) {
+///         txhooks::HookedConnection fresh{reconnect()};
+///         doubt.resolve(fresh);
+///     }
+///
+/// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and it
+/// was not begun read-only. `resolve` tries to write the same row: where that is a duplicate, the block was committed.
+/// Where it is not, the block was rolled back and stays so: a COMMIT that is still on its way will fail on the row.
+/// (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.)
+///
+/// The marker's table, once for each database; rows older than the longest outage that you wait for can be deleted:
+///
+///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
+///
+/// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
+class Doubt : public detail::DoubtState {
+public:
+    Doubt() = default;
+
+    /// Whether a COMMIT of the last block was left without an answer, and nobody has resolved that.
+    bool in_doubt() const noexcept { return in_doubt_; }
+    /// How many hooks wait for `resolve`. O(n).
+    std::size_t size() const noexcept { return hooks_.size(); }
+    /// The id of the last block's row: 32 hexadecimal digits.
+    const char* marker() const noexcept { return marker_; }
+
+    /// Asks the database, through a connection to the same one. Returns `committed`, and then the hooks have run as the
+    /// COMMIT would have run them; or `rolled_back`, and then they are discarded.
+    ///
+    /// Throws: `UsageError` when nothing is in doubt, or in an atomic block; `ConnectionBroken`; what the engine throws (a
+    /// lock timeout, where the COMMIT is still under way: end that session, or wait), and then the doubt is as before.
+    /// `HookError`: committed, a hook threw.
+    Outcome resolve(Connection& db) {
+        if (not in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
+        const bool committed = detail::Blocks::was_committed(db, marker_);
+        in_doubt_ = false;
+        if (committed)
+            hooks_.run();
+        else
+            hooks_.discard();
+        return committed ? Outcome::committed : Outcome::rolled_back;
+    }
+
+    /// Gives up: discards the hooks.
+    void discard() noexcept {
+        in_doubt_ = false;
+        hooks_.discard();
+    }
+
+private:
+    void renew_marker() override {
+        std::random_device random;
+        for (unsigned i = 0; i != digits; i += 8) {
+            std::uint32_t bits = std::uniform_int_distribution<std::uint32_t>{}(random);
+            for (unsigned j = 0; j != 8; ++j, bits >>= 4) marker_[i + j] = "0123456789abcdef"[bits & 0xf];
+        }
+    }
+};
+
+}  // namespace txhooks

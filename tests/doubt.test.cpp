@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+
+#include <txhooks/doubt.hpp>
+#include <txhooks/testing/capture.hpp>
+#include <txhooks/testing/fake_backend.hpp>
+#include <txhooks/testing/rolled_back.hpp>
+#include <txhooks/txhooks.hpp>
+
+#include "support/catch.hpp"
+#include "support/trace.hpp"
+
+#include <exception>
+#include <memory>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+using namespace txhooks;
+using support::Log;
+using support::Sink;
+using support::thrown_by;
+using support::Trace;
+using testing::FakeBackend;
+using testing::FakeError;
+using testing::Verb;
+using testing::When;
+
+namespace {
+
+using Db = HookedConnection<FakeBackend>;
+
+struct Scene {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    Doubt doubt;
+
+    void act(const std::string& name) {
+        db.put(name);
+        db.on_commit(ran.hook(name));
+    }
+
+    // A block with rows 1 and 2, whose COMMIT is not answered.
+    void lose_reply(bool really_committed) {
+        db.answer_commit({Outcome::unknown, std::make_exception_ptr(FakeError{"no reply"}), really_committed});
+        CHECK_THROWS_AS(db.atomic({.resolve = &doubt},
+                                  [&] {
+                                      act("1");
+                                      act("2");
+                                  }),
+                        CommitUnknown);
+        CHECK(ran.text().empty());
+        CHECK(doubt.in_doubt());
+        CHECK(doubt.size() == 2);
+        db.reset();
+    }
+};
+
+std::string marker_row(const Doubt& doubt) {
+    return std::string{"txhooks_commit/"} + doubt.marker();
+}
+
+}  // namespace
+
+TEST_CASE("Doubt: a block that is answered runs its hooks and leaves nothing to resolve", "[doubt][S44]") {
+    Scene s;
+    s.db.atomic({.resolve = &s.doubt}, [&] {
+        s.act("1");
+        s.db.atomic([&] { s.act("2"); });
+        CHECK(s.ran.text().empty());
+    });
+    CHECK(s.ran.text() == "1,2");
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 0);
+    CHECK(s.db.committed(marker_row(s.doubt)));
+    CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+    CHECK(s.db.usable());
+}
+
+TEST_CASE("Doubt: writes no marker when no hook waits", "[doubt]") {
+    Scene s;
+    s.db.atomic({.resolve = &s.doubt}, [&] { s.db.put("1"); });
+    CHECK(s.db.log() == Log{"BEGIN", "INSERT 1", "COMMIT"});
+    s.db.answer_commit({Outcome::unknown, nullptr, true});
+    CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [&] { s.db.put("2"); }), CommitUnknown);
+    CHECK_FALSE(s.doubt.in_doubt());
+}
+
+TEST_CASE("Doubt: resolved to committed, the hooks run once", "[doubt][S48]") {
+    Scene s;
+    s.lose_reply(true);
+    CHECK(s.doubt.resolve(s.db) == Outcome::committed);
+    CHECK(s.ran.text() == "1,2");
+    CHECK(s.db.committed("1"));
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+    CHECK(s.ran.text() == "1,2");
+}
+
+TEST_CASE("Doubt: resolved to rolled back, the hooks are discarded and the marker is taken", "[doubt][S48]") {
+    Scene s;
+    s.lose_reply(false);
+    CHECK(s.doubt.resolve(s.db) == Outcome::rolled_back);
+    CHECK(s.ran.text().empty());
+    CHECK(s.doubt.size() == 0);
+    CHECK_FALSE(s.db.committed("1"));
+    CHECK(s.db.committed(marker_row(s.doubt)));  // a COMMIT still on its way would find it
+}
+
+TEST_CASE("Doubt: a database that cannot be asked leaves the doubt as it was", "[doubt]") {
+    Scene s;
+    s.lose_reply(true);
+    s.db.lose_connection();
+    CHECK_THROWS_AS(s.doubt.resolve(s.db), ConnectionBroken);
+    CHECK(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 2);
+    s.db.reconnect();
+    {
+        Atomic tx{s.db};
+        CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+        tx.rollback();
+    }
+    CHECK(s.doubt.resolve(s.db) == Outcome::committed);
+    CHECK(s.ran.text() == "1,2");
+}
+
+TEST_CASE("Doubt: dropped, it discards its hooks and reports that", "[doubt][S60]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    {
+        Doubt doubt;
+        db.answer_commit({Outcome::unknown, nullptr, true});
+        CHECK_THROWS_AS(db.atomic({.resolve = &doubt}, [&] { db.on_commit(ran.hook("1")); }), CommitUnknown);
+    }
+    CHECK(ran.text().empty());
+    CHECK(sink.sentences() ==
+          Log{"txhooks: detached hooks were destroyed without run() or discard(); they are discarded"});
+}
+
+TEST_CASE("Doubt: is not given to another block before it is resolved or discarded", "[doubt]") {
+    Scene s;
+    s.lose_reply(true);
+    s.db.clear_log();
+    CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [] {}), UsageError);
+    CHECK(s.db.log().empty());
+    s.doubt.discard();
+    CHECK(s.doubt.size() == 0);
+    s.db.atomic({.resolve = &s.doubt}, [&] { s.act("3"); });
+    CHECK(s.ran.text() == "3");
+}
+
+TEST_CASE("Doubt: every block has a marker of its own", "[doubt]") {
+    Scene s;
+    std::set<std::string> markers;
+    for (int i = 0; i != 100; ++i) {
+        s.db.atomic({.resolve = &s.doubt}, [&] { s.db.on_commit([] {}); });
+        markers.insert(s.doubt.marker());
+        CHECK(std::string{s.doubt.marker()}.find_first_not_of("0123456789abcdef") == std::string::npos);
+    }
+    CHECK(markers.size() == 100);
+    CHECK(markers.begin()->size() == 32);
+}
+
+TEST_CASE("Doubt: a block that rolls back discards, and leaves nothing to resolve", "[doubt][S25][S45]") {
+    Scene s;
+    const auto fail = GENERATE(0, 1, 2, 3);
+    if (fail == 1) s.db.answer_commit({Outcome::rolled_back});
+    if (fail == 2) s.db.faults.fail(Verb::begin, When::before_effect, FakeError{"no"});
+    CHECK_THROWS(s.db.atomic({.resolve = &s.doubt}, [&] {
+        s.act("1");
+        if (fail == 0) throw std::runtime_error{"no"};
+        if (fail == 3) s.db.execute("ROLLBACK; BEGIN");
+    }));
+    CHECK(s.ran.text().empty());
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 0);
+    CHECK_FALSE(s.db.committed("1"));
+    CHECK_FALSE(s.db.committed(marker_row(s.doubt)));
+    s.db.atomic({.resolve = &s.doubt}, [&] { s.act("2"); });
+    CHECK(s.ran.text() == "2");
+}
+
+TEST_CASE("Doubt: a COMMIT that stays open may be sent again", "[doubt][S47]") {
+    Scene s;
+    s.db.answer_commit({Outcome::still_open, std::make_exception_ptr(FakeError{"busy"})});
+    Atomic tx{s.db, {.resolve = &s.doubt}};
+    s.act("1");
+    CHECK_THROWS_AS(tx.commit(), FakeError);
+    CHECK(tx.active());
+    CHECK(tx.commit() == Outcome::committed);
+    CHECK(s.ran.text() == "1");
+}
+
+TEST_CASE("Doubt: a hook that throws, or leaves a block open, is told as after any COMMIT", "[doubt][S20][S58]") {
+    Scene s;
+    std::optional<Atomic<Db>> left;
+    const auto error = thrown_by<HookError>([&] {
+        s.db.atomic({.resolve = &s.doubt}, [&] {
+            s.db.on_commit([&] { left.emplace(s.db); });
+            s.db.on_commit(s.ran.throwing("1", FakeError{"bad"}));
+            s.db.on_commit(s.ran.hook("2"));
+        });
+    });
+    CHECK(error.position() == 1);
+    CHECK(error.not_run() == 1);
+    CHECK(s.ran.text() == "1");
+    CHECK_FALSE(left->active());
+    CHECK(s.sink.sentences() == Log{"txhooks: a hook returned with an atomic block still open; it is rolled back"});
+    CHECK(s.doubt.size() == 0);
+    CHECK(s.db.usable());
+}
+
+TEST_CASE("Doubt: a hook may open a block with the same Doubt", "[doubt][S16]") {
+    Scene s;
+    s.db.atomic({.resolve = &s.doubt}, [&] {
+        s.db.on_commit([&] {
+            s.ran.note("1");
+            CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [] {}), UsageError);
+            Doubt another;
+            s.db.atomic({.resolve = &another}, [&] { s.act("11"); });
+        });
+        s.db.on_commit(s.ran.hook("2"));
+    });
+    CHECK(s.ran.text() == "1,11,2");
+    CHECK(s.sink.text().empty());
+}
+
+TEST_CASE("Doubt: is for the outermost block, of a backend with markers, and not with detach", "[doubt]") {
+    Scene s;
+    DetachedHooks after;
+    CHECK_THROWS_AS(s.db.atomic({.detach = &after, .resolve = &s.doubt}, [] {}), UsageError);
+    {
+        Atomic tx{s.db};
+        CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [] {}), UsageError);
+        tx.rollback();
+    }
+    struct Plain {
+        void begin() {}
+        void commit() {}
+        void rollback() {}
+    };
+    HookedConnection<Plain> plain;
+    CHECK_THROWS_AS(plain.atomic({.resolve = &s.doubt}, [] {}), UsageError);
+    CHECK(plain.usable());
+    s.lose_reply(true);
+    CHECK_THROWS_AS(s.doubt.resolve(plain), UsageError);
+    CHECK(s.doubt.resolve(s.db) == Outcome::committed);
+}
+
+TEST_CASE("Doubt: works through Connection&, and resolves on another connection type", "[doubt][S54]") {
+    Scene s;
+    Connection& any = s.db;
+    s.db.answer_commit({Outcome::unknown, nullptr, true});
+    CHECK_THROWS_AS(any.atomic({.resolve = &s.doubt}, [&] { s.act("1"); }), CommitUnknown);
+    s.db.reset();
+    FakeBackend& same_database = s.db.backend();
+    HookedConnection fresh{same_database};
+    CHECK(s.doubt.resolve(fresh) == Outcome::committed);
+    CHECK(s.ran.text() == "1");
+}
+
+TEST_CASE("Doubt: in the scopes of tests there is none, and the hooks run or are kept",
+          "[doubt][rolled_back][capture]") {
+    Scene s;
+    {
+        testing::RolledBack test{s.db};
+        s.db.atomic({.resolve = &s.doubt}, [&] { s.act("1"); });
+        CHECK(s.ran.text() == "1");
+    }
+    CHECK_FALSE(s.db.committed(marker_row(s.doubt)));
+    testing::CapturedHooks hooks{s.db};
+    s.db.atomic({.resolve = &s.doubt}, [&] { s.act("2"); });
+    CHECK(s.ran.text() == "1");
+    CHECK(hooks.size() == 1);
+    hooks.run();
+    CHECK(s.ran.text() == "1,2");
+}
