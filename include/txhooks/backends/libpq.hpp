@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// Commit hooks on a `PGconn*`:
+///
+///     txhooks::HookedConnection db{handle};
+///     db.atomic({.begin = {.isolation = txhooks::postgres::Isolation::serializable}}, [&] { ... });
+///
+/// The handle is borrowed. It may be closed before this object or after it, but not while a block is open.
+/// Errors of PostgreSQL are thrown as `EngineError` with its SQLSTATE (empty: the connection failed); `code()` is the
+/// `ExecStatusType`.
+///
+/// BEGIN, COMMIT, ROLLBACK and both ends of a nested block are one round trip each. COMMIT is believed only when the
+/// server answers `COMMIT`: it answers `ROLLBACK` where a statement had failed. Without an answer it is in doubt
+/// (`CommitUnknown`). With `synchronous_commit = off` a crash of the server may lose what it has answered.
+///
+/// While a COPY, a query whose results are unread, or pipeline mode is on, a block can be neither opened nor committed
+/// (`UsageError`; finish it and try again). Rolling back ends them.
+
+#include <txhooks/backends/detail/libpq_history.hpp>
+#include <txhooks/backends/detail/postgres_begin.hpp>
+#include <txhooks/txhooks.hpp>
+
+#include <libpq-fe.h>
+
+#include <concepts>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string_view>
+
+namespace txhooks::postgres {
+
+namespace detail {
+
+// All that was answered to one string of statements.
+class Reply {
+public:
+    Reply(PGconn* conn, const char* sql) noexcept : conn_{conn} {
+        PQsendQuery(conn, sql);  // its failure shows in the lack of an answer
+        while (PGresult* const result = PQgetResult(conn)) {
+            const bool ok = PQresultStatus(result) == PGRES_COMMAND_OK or PQresultStatus(result) == PGRES_TUPLES_OK;
+            std::unique_ptr<PGresult, Clear>& kept = ok ? last_ : error_;
+            if (ok or not error_)
+                kept.reset(result);
+            else
+                PQclear(result);
+        }
+    }
+
+    std::string_view tag() const noexcept { return last_ ? PQcmdStatus(last_.get()) : ""; }
+    /// Of the first error: empty if there was none, or the server did not report it.
+    std::string_view sqlstate() const noexcept {
+        const char* const state = PQresultErrorField(error_.get(), PG_DIAG_SQLSTATE);
+        return state != nullptr ? state : "";
+    }
+    bool failed() const noexcept { return error_ != nullptr or not last_; }
+
+    EngineError error(Outcome outcome) const noexcept {
+        char text[400];
+        std::snprintf(text, sizeof text, "%s", error_ ? PQresultErrorMessage(error_.get()) : PQerrorMessage(conn_));
+        if (const std::size_t length = std::strlen(text); length != 0 and text[length - 1] == '\n')
+            text[length - 1] = '\0';
+        return EngineError{PQresultStatus(error_.get()), sqlstate().data(), text, outcome};
+    }
+
+private:
+    struct Clear {
+        void operator()(PGresult* result) const noexcept { PQclear(result); }
+    };
+
+    PGconn* conn_;
+    std::unique_ptr<PGresult, Clear> last_;
+    std::unique_ptr<PGresult, Clear> error_;
+};
+
+// What is sent with BEGIN and before COMMIT for the server to check that it is still the same transaction.
+struct NoCheck {
+    static constexpr const char* begin = "BEGIN";
+    static constexpr const char* commit = "COMMIT";
+    static bool says_lost(std::string_view) noexcept { return false; }
+};
+struct SettingCheck {
+    static constexpr const char* begin = "BEGIN; SET LOCAL txhooks.block = 'ours'";
+    static constexpr const char* commit =
+        "SELECT 1 / (pg_catalog.current_setting('txhooks.block') = 'ours')::int; COMMIT";
+    static bool says_lost(std::string_view sqlstate) noexcept {
+        return sqlstate == "22012" or sqlstate == "42704";  // division by zero, or no such setting
+    }
+};
+struct SavepointCheck {
+    static constexpr const char* begin = "BEGIN; SAVEPOINT txhooks_0";
+    static constexpr const char* commit = "RELEASE txhooks_0; COMMIT";
+    static bool says_lost(std::string_view sqlstate) noexcept { return sqlstate == "3B001"; }  // no such savepoint
+};
+
+}  // namespace detail
+
+/// The adapter. An event procedure of libpq sees what the server answers to everybody on the connection, so that user
+/// code that ends the transaction is noticed at the next call of this library, and it is known what became of it.
+///
+/// - Cost: no round trip and no statement. Event procedures of yours are left alone; this one stays registered with the
+///   handle, and does nothing once no adapter is there.
+/// - It sees raw COMMIT and ROLLBACK, with AND CHAIN or followed by BEGIN, PREPARE TRANSACTION, a COMMIT that failed, and
+///   PQreset; also inside strings of several statements, asynchronous or in pipelines.
+/// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's: the server answers it
+///   like `ROLLBACK TO`. Nor does it see what a proxy does by itself between this client and the server. `postgres::SetLocal`
+///   and `postgres::Sentinel` do.
+/// - Unknown remains what became of a transaction that was prepared, or whose connection was lost without a word from
+///   the server, or reset, or closed.
+template <class Check>
+class EventWitness {
+public:
+    using begin_options = Begin;
+
+    explicit EventWitness(PGconn* conn) : watch_{conn} {}
+
+    void begin(const Begin& options) {
+        detail::begin(Check::begin, options, [this](const char* sql) { execute(sql); });
+        read_only_ = options.read_only;
+        watch_.history.restart();
+        ours_ = true;
+    }
+
+    CommitResult commit() noexcept { return commit_by(Check::commit); }
+
+    /// For `Doubt`. In one round trip, as without the marker.
+    CommitResult commit(const char* marker) noexcept {
+        if (read_only_) return commit();
+        const std::string_view before{Check::commit, std::strlen(Check::commit) - std::strlen("COMMIT")};
+        char sql[300];
+        std::snprintf(sql, sizeof sql, "%.*sINSERT INTO txhooks_commit (id, committed) VALUES ('%s', true); COMMIT",
+                      static_cast<int>(before.size()), before.data(), marker);
+        return commit_by(sql);
+    }
+
+    bool was_committed(const char* marker) {
+        char sql[200];
+        std::snprintf(sql, sizeof sql,
+                      "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT DO NOTHING", marker);
+        execute(sql);
+        std::snprintf(sql, sizeof sql, "SELECT 1 FROM txhooks_commit WHERE id = '%s' AND committed", marker);
+        return execute(sql).tag() == "SELECT 1";
+    }
+
+    void rollback() {
+        finish_what_is_running();
+        const bool lost = state() == ConnectionState::lost;
+        const Outcome outcome = fate();
+        const bool was_ours = ours_;
+        ours_ = false;
+        if (PQtransactionStatus(conn()) != PQTRANS_IDLE) execute("ROLLBACK");
+        if (was_ours and lost) throw TransactionLost{outcome};
+    }
+
+    void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
+    void release(unsigned n) { numbered("RELEASE txhooks_%u", n); }
+    void rollback_to(unsigned n) {
+        finish_what_is_running();
+        numbered("ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n);
+    }
+
+    ConnectionState state() const noexcept {
+        const PGTransactionStatusType status = PQtransactionStatus(conn());
+        if (status == PQTRANS_UNKNOWN) return ConnectionState::lost;
+        if (ours_ and (status == PQTRANS_IDLE or watch_.history.ended())) return ConnectionState::lost;
+        if (status == PQTRANS_IDLE) return ConnectionState::idle;
+        return status == PQTRANS_INERROR ? ConnectionState::failed : ConnectionState::open;
+    }
+
+    Outcome fate() const noexcept { return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE); }
+
+    /// For `retry`: a serialization failure (40001), or the victim of a deadlock (40P01).
+    bool transient(const std::exception_ptr& error) const noexcept {
+        try {
+            std::rethrow_exception(error);
+        } catch (const EngineError& e) {
+            const std::string_view state = e.sqlstate();
+            return state == "40001" or state == "40P01";
+        } catch (...) {
+            return false;
+        }
+    }
+
+private:
+    static constexpr const char* while_busy =
+        "txhooks: a COPY, a query whose results are unread, or pipeline mode is on; finish it first";
+
+    PGconn* conn() const noexcept { return watch_.conn(); }
+
+    CommitResult commit_by(const char* sql) noexcept {
+        if (state() == ConnectionState::lost) return {fate(), nullptr, true};
+        if (busy()) return {Outcome::still_open, std::make_exception_ptr(UsageError{while_busy})};
+        const detail::Reply reply{conn(), sql};
+        if (reply.tag() == "COMMIT") return ended(reply, Outcome::committed);
+        if (reply.tag() == "ROLLBACK") return ended(reply, Outcome::rolled_back);
+        const PGTransactionStatusType status = PQtransactionStatus(conn());
+        if (reply.sqlstate().empty() or (status != PQTRANS_IDLE and status != PQTRANS_INERROR))
+            return ended(reply, Outcome::unknown);
+        if (status == PQTRANS_IDLE) return ended(reply, Outcome::rolled_back);
+        const bool lost = Check::says_lost(reply.sqlstate());
+        const Outcome outcome = lost ? Outcome::unknown : Outcome::still_open;
+        return {outcome, std::make_exception_ptr(reply.error(outcome)), lost};
+    }
+
+    bool busy() const noexcept { return PQtransactionStatus(conn()) == PQTRANS_ACTIVE or in_pipeline(); }
+
+    bool in_pipeline() const noexcept {
+#ifdef LIBPQ_HAS_PIPELINING
+        return PQpipelineStatus(conn()) != PQ_PIPELINE_OFF;
+#else
+        return false;
+#endif
+    }
+
+    void finish_what_is_running() noexcept {
+#ifdef LIBPQ_HAS_PIPELINING
+        if (in_pipeline()) {
+            PQpipelineSync(conn());
+            while (PQstatus(conn()) == CONNECTION_OK and PQexitPipelineMode(conn()) == 0) PQclear(PQgetResult(conn()));
+        }
+#endif
+        if (PQtransactionStatus(conn()) == PQTRANS_ACTIVE)
+            PQclear(PQexec(conn(), ""));  // which reads, or ends, the rest
+    }
+
+    detail::Reply execute(const char* sql) {
+        if (busy()) throw UsageError{while_busy};
+        detail::Reply reply{conn(), sql};
+        if (not reply.failed()) return reply;
+        const ConnectionState now = state();
+        const bool open = now == ConnectionState::open or now == ConnectionState::failed;
+        const EngineError error = reply.error(open ? Outcome::still_open : Outcome::rolled_back);
+        if (ours_ and reply.sqlstate() == "3B001")  // no such savepoint
+            throw TransactionLost{Outcome::unknown, std::make_exception_ptr(error)};
+        throw error;
+    }
+
+    void numbered(const char* pattern, unsigned n) {
+        char sql[80];
+        std::snprintf(sql, sizeof sql, pattern, n, n);
+        execute(sql);
+    }
+
+    CommitResult ended(const detail::Reply& reply, Outcome outcome) noexcept {
+        ours_ = false;
+        if (not reply.failed()) return {outcome};
+        return {outcome, std::make_exception_ptr(reply.error(outcome))};
+    }
+
+    detail::Watch watch_;
+    bool ours_ = false;  // from BEGIN until we have seen the end
+    bool read_only_ = false;
+};
+
+/// Asks the server as well whether it is still the same transaction, by a setting that only lasts as long:
+///
+///     txhooks::HookedConnection<PGconn*, txhooks::postgres::SetLocal<PGconn*>> db{handle};
+///
+/// - Cost: one more statement with BEGIN and one with COMMIT, in the same round trips.
+/// - It sees, at COMMIT, whatever ended the transaction. What became of it is known where the event procedure saw it.
+/// - `RESET ALL` in a block looks like a loss: it is rolled back.
+template <std::same_as<PGconn*> Backend>
+using SetLocal = EventWitness<detail::SettingCheck>;
+
+/// The same by a savepoint, `txhooks_0`, set with BEGIN and released with COMMIT.
+///
+/// - Cost: as `SetLocal` or less, and a second transaction id for every block that writes, in one of the 64 slots for
+///   subtransactions that a session shows to others.
+/// - In a block `SET TRANSACTION` and `pg_export_snapshot()` fail, as PostgreSQL has it in a savepoint: give the isolation
+///   level with `.begin`.
+template <std::same_as<PGconn*> Backend>
+using Sentinel = EventWitness<detail::SavepointCheck>;
+
+}  // namespace txhooks::postgres
+
+namespace txhooks {
+
+template <>
+class BackendAdapter<PGconn*> : public postgres::EventWitness<postgres::detail::NoCheck> {
+    using EventWitness::EventWitness;
+};
+
+}  // namespace txhooks

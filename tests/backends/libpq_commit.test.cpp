@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: MIT
+//
+// What COMMIT can come to on a live server: hooks run if and only if the rows are there.
+
+#include "support/catch.hpp"
+#include "support/postgres_scene.hpp"
+
+#include <txhooks/backends/libpq.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <thread>
+#include <tuple>
+
+using namespace support;
+using txhooks::Atomic;
+using txhooks::Outcome;
+using txhooks::postgres::Isolation;
+
+namespace {
+
+// Takes `seconds` at COMMIT, after a row has been put into `slow`.
+std::string slow_commit(const char* seconds) {
+    return std::string{
+               "CREATE TABLE slow (n int); CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+               "PERFORM pg_sleep("} +
+           seconds +
+           "); RETURN NULL; END $$; CREATE CONSTRAINT TRIGGER nap AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED "
+           "FOR EACH ROW EXECUTE FUNCTION nap()";
+}
+
+// Waits until somebody else's `condition` on the session of `conn` is true in pg_stat_activity.
+void await(PGconn* others, int pid, const std::string& condition) {
+    while (run(others,
+               "SELECT count(*) FROM pg_stat_activity WHERE pid = " + std::to_string(pid) + " AND " + condition) != "1")
+        std::this_thread::sleep_for(std::chrono::milliseconds{2});
+}
+
+// Signals the session of the scene from another one: pg_cancel_backend, pg_terminate_backend.
+template <class Scene>
+void signal(Scene& scene, const std::string& how, int pid) {
+    run(scene.others, "SELECT pg_" + how + "_backend(" + std::to_string(pid) + ")");
+}
+
+}  // namespace
+
+// ---- COMMIT is answered
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a block in which an error was swallowed is rolled back", "[S34][S45][P01]",
+                        EveryWitness) {
+    PostgresScene<TestType> scene;
+    CHECK(ending([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  CHECK(scene.attempt("INSERT INTO t VALUES (1)") == "23505");
+                  scene.hook(2);
+              });
+          }) == "TransactionAborted rolled_back");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT answered by ROLLBACK has rolled back", "[S45][P01]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    auto& adapter = scene.db.adapter();
+    adapter.begin({});
+    scene.run("INSERT INTO t VALUES (1)");
+    scene.attempt("SELECT 1 / 0");
+    const txhooks::CommitResult result = adapter.commit();
+    if (std::is_same_v<TestType, EventWitness>) {
+        CHECK(result.outcome == Outcome::rolled_back);
+        CHECK_FALSE(result.error);
+    } else {  // the check before it fails first
+        CHECK(result.outcome == Outcome::still_open);
+        CHECK(describe(result.error) == "EngineError 25P02 still_open");
+        adapter.rollback();
+    }
+    CHECK_FALSE(result.lost);
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT that fails has rolled back, and the connection goes on",
+                        "[S46][P02][P03]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    scene.run(
+        "CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED, m int REFERENCES t DEFERRABLE INITIALLY "
+        "DEFERRED)");
+    struct Row {
+        std::string sql;
+        std::string state;
+    };
+    const auto row = GENERATE(values<Row>({
+        {"INSERT INTO later VALUES (1, 13)", "23503"},
+        {"INSERT INTO later VALUES (1), (1)", "23505"},
+        {"INSERT INTO later VALUES (1), (1); CREATE TABLE u (n int)", "23505"},
+    }));
+    const std::string expected = "EngineError " + row.state + " rolled_back";
+    SECTION("by a guard") {
+        typename PostgresScene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        scene.run(row.sql);
+        CHECK(ending([&] { tx.commit(); }) == expected);
+        CHECK_FALSE(tx.active());
+    }
+    SECTION("by a function") {
+        CHECK(ending([&] {
+                  scene.db.atomic([&] {
+                      scene.row(1);
+                      scene.db.atomic([&] { scene.run(row.sql); });
+                  });
+              }) == expected);
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: of two serializable blocks that cannot both be, one hook runs", "[S46][P03]",
+                        EveryWitness) {
+    PostgresScene<TestType> one;
+    PostgresHandle handle{one.server()};
+    txhooks::HookedConnection<PGconn*, TestType> two{static_cast<PGconn*>(handle)};
+    const typename decltype(two)::Options serializable{.begin = {.isolation = Isolation::serializable}};
+    bool second_hook = false;
+    {
+        Atomic first{one.db, serializable};
+        Atomic second{two, serializable};
+        one.run("SELECT count(*) FROM t");
+        run(handle, "SELECT count(*) FROM t");
+        one.row(1);
+        run(handle, "INSERT INTO t VALUES (2)");
+        two.on_commit([&] { second_hook = true; });
+        CHECK(ending([&] { return first.commit(); }) == "committed");
+        CHECK(ending([&] { second.commit(); }) == "EngineError 40001 rolled_back");
+    }
+    CHECK(one.hooks == "1");
+    CHECK_FALSE(second_hook);
+    CHECK(one.truth() == "1");
+    CHECK(two.usable());
+    CHECK(one.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: of two blocks in a deadlock one is committed, and its hook alone runs",
+                        "[S34][P03]", EveryWitness) {
+    const bool swallows = GENERATE(true, false);
+    PostgresScene<TestType> one{};
+    one.run("CREATE TABLE locks (n int); INSERT INTO locks VALUES (1), (2)");
+    std::atomic<int> ready{0};
+    struct Side {
+        std::string told;
+        bool hook = false;
+    } sides[2];
+    const auto play = [&](int side) {
+        PostgresHandle handle{one.server()};
+        run(handle, "SET deadlock_timeout = '20ms'");
+        txhooks::HookedConnection<PGconn*, TestType> db{static_cast<PGconn*>(handle)};
+        const auto lock = [&](int n) {
+            const std::string state = attempt(handle, "UPDATE locks SET n = n WHERE n = " + std::to_string(n));
+            if (not state.empty() and not swallows) throw std::runtime_error{state};
+        };
+        sides[side].told = ending([&] {
+            db.atomic([&] {
+                run(handle, "INSERT INTO t VALUES (" + std::to_string(side) + ")");
+                db.on_commit([&sides, side] { sides[side].hook = true; });
+                lock(1 + side);
+                ++ready;
+                while (ready < 2) std::this_thread::yield();
+                lock(2 - side);
+            });
+        });
+    };
+    std::thread other{play, 0};
+    play(1);
+    other.join();
+    const std::string victim = swallows ? "TransactionAborted rolled_back" : "40P01";
+    const int winner = sides[0].told == "returned" ? 0 : 1;
+    CHECK(sides[winner].told == "returned");
+    CHECK(sides[1 - winner].told == victim);
+    CHECK(sides[winner].hook);
+    CHECK_FALSE(sides[1 - winner].hook);
+    CHECK(one.truth() == std::to_string(winner));
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a procedure that commits cannot commit a block", "[S34][P10]", EveryWitness) {
+    const char* const call = GENERATE("CALL twice(10)", "DO $$ BEGIN INSERT INTO t VALUES (10); COMMIT; END $$",
+                                      "DO $$ BEGIN INSERT INTO t VALUES (10); ROLLBACK; END $$");
+    PostgresScene<TestType> scene;
+    scene.run(
+        "CREATE PROCEDURE twice(n int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (n); COMMIT; INSERT INTO t "
+        "VALUES (n + 1); END $$");
+    CHECK(ending([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  CHECK(scene.attempt(call) == "2D000");
+              });
+          }) == "TransactionAborted rolled_back");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}
+
+// ---- Something is still going on
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a block is not committed while something is unfinished", "[S47][P11][P19]",
+                        EveryWitness) {
+    enum class What { copy_in, copy_out, unread, pipeline };
+    const What what = GENERATE(What::copy_in, What::copy_out, What::unread, What::pipeline);
+    CAPTURE(static_cast<int>(what));
+    PostgresScene<TestType> scene;
+    const auto start = [&] {
+        if (what == What::copy_in) PQclear(PQexec(scene.handle, "COPY t FROM STDIN"));
+        if (what == What::copy_out) PQclear(PQexec(scene.handle, "COPY (SELECT generate_series(1, 20000)) TO STDOUT"));
+        if (what == What::unread) PQsendQuery(scene.handle, "INSERT INTO t VALUES (2); SELECT generate_series(1, 9)");
+        if (what == What::pipeline) {
+            PQenterPipelineMode(scene.handle);
+            PQsendQueryParams(scene.handle, "INSERT INTO t VALUES (2)", 0, nullptr, nullptr, nullptr, nullptr, 0);
+            PQsendQueryParams(scene.handle, "SELECT 1", 0, nullptr, nullptr, nullptr, nullptr, 0);
+        }
+    };
+    const auto finish = [&] {
+        if (what == What::copy_in) {
+            PQputCopyData(scene.handle, "2\n", 2);
+            PQputCopyEnd(scene.handle, nullptr);
+        }
+        char* line = nullptr;
+        while (what == What::copy_out and PQgetCopyData(scene.handle, &line, 0) > 0) PQfreemem(line);
+        if (what == What::pipeline) {
+            PQpipelineSync(scene.handle);
+            while (PQexitPipelineMode(scene.handle) == 0) PQclear(PQgetResult(scene.handle));
+        }
+        while (PGresult* const result = PQgetResult(scene.handle)) PQclear(result);
+    };
+    const std::string rows = what == What::copy_out ? "1" : "1,2";
+    SECTION("and is, once that is finished") {
+        typename PostgresScene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        start();
+        CHECK(ending([&] { tx.commit(); }) == "UsageError");
+        CHECK(ending([&] { typename PostgresScene<TestType>::Tx inner{scene.db}; }) == "UsageError");
+        scene.hook(2);
+        CHECK(tx.active());
+        finish();
+        CHECK(ending([&] { return tx.commit(); }) == "committed");
+        CHECK(scene.hooks == "1,2");
+        CHECK(scene.truth() == rows);
+    }
+    SECTION("so a function is rolled back") {
+        CHECK(ending([&] {
+                  scene.db.atomic([&] {
+                      scene.row(1);
+                      start();
+                  });
+              }) == "UsageError");
+        CHECK(scene.hooks.empty());
+        CHECK(scene.truth().empty());
+    }
+    SECTION("so a nested block is rolled back, and the one around it goes on") {
+        CHECK(ending([&] {
+                  scene.db.atomic([&] {
+                      scene.row(1);
+                      CHECK(ending([&] {
+                                scene.db.atomic([&] {
+                                    scene.hook(3);
+                                    start();
+                                });
+                            }) == "UsageError");
+                  });
+              }) == "returned");
+        CHECK(scene.hooks == "1");
+        CHECK(scene.truth() == "1");
+    }
+    SECTION("nor opened") {
+        start();
+        CHECK(ending([&] { scene.hook(1); }) == "UsageError");
+        CHECK(ending([&] { typename PostgresScene<TestType>::Tx tx{scene.db}; }) == "UsageError");
+        finish();
+        CHECK(scene.hooks.empty());
+    }
+    CHECK(PQpipelineStatus(scene.handle) == PQ_PIPELINE_OFF);
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a pipeline in which a statement failed is rolled back", "[S34][P19]",
+                        EveryWitness) {
+    PostgresScene<TestType> scene;
+    const bool leaves = GENERATE(true, false);
+    CHECK(without_cause(ending([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  PQenterPipelineMode(scene.handle);
+                  for (const char* sql : {"INSERT INTO t VALUES (2)", "SELECT 1 / 0", "COMMIT"})
+                      PQsendQueryParams(scene.handle, sql, 0, nullptr, nullptr, nullptr, nullptr, 0);
+                  PQpipelineSync(scene.handle);
+                  while (leaves and PQexitPipelineMode(scene.handle) == 0) PQclear(PQgetResult(scene.handle));
+              });
+          })) == (leaves ? "TransactionAborted rolled_back" : "UsageError"));
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}
+
+// ---- Cancelled and killed
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT that is cancelled has rolled back", "[S46][P15]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    scene.run(slow_commit("30"));
+    const int pid = PQbackendPID(scene.handle);
+    std::thread canceller;
+    CHECK(ending([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  scene.run("INSERT INTO slow VALUES (1)");
+                  canceller = std::thread{[&] {
+                      await(scene.others, pid, "wait_event = 'PgSleep'");
+                      signal(scene, "cancel", pid);
+                  }};
+              });
+          }) == "EngineError 57014 rolled_back");
+    canceller.join();
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a session that is ended during COMMIT leaves it in doubt", "[S48][P04]",
+                        EveryWitness) {
+    PostgresScene<TestType> scene;
+    scene.run(slow_commit("30"));
+    const int pid = PQbackendPID(scene.handle);
+    std::thread killer;
+    CHECK(ending([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  scene.run("INSERT INTO slow VALUES (1)");
+                  killer = std::thread{[&] {
+                      await(scene.others, pid, "wait_event = 'PgSleep'");
+                      signal(scene, "terminate", pid);
+                  }};
+              });
+          }) == "CommitUnknown unknown <- EngineError 57P01 unknown");
+    killer.join();
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(ending([&] { scene.hook(2); }) == "ConnectionBroken");
+    PQreset(scene.handle);
+    scene.db.reset();
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a session that was ended before COMMIT leaves it in doubt", "[S48][P04][P07]",
+                        EveryWitness) {
+    const bool timeout = GENERATE(true, false);
+    PostgresScene<TestType> scene;
+    const int pid = PQbackendPID(scene.handle);
+    typename PostgresScene<TestType>::Tx tx{scene.db};
+    scene.row(1);
+    if (timeout)
+        scene.run("SET LOCAL idle_in_transaction_session_timeout = 1");
+    else
+        signal(scene, "terminate", pid);
+    while (run(scene.others, "SELECT count(*) FROM pg_stat_activity WHERE pid = " + std::to_string(pid)) != "0")
+        std::this_thread::yield();
+    scene.hook(2);  // nothing shows it yet
+    CHECK(ending([&] { tx.commit(); }) ==
+          std::string{"CommitUnknown unknown <- EngineError "} + (timeout ? "25P03" : "57P01") + " unknown");
+    CHECK_FALSE(tx.active());
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(ending([&] { typename PostgresScene<TestType>::Tx again{scene.db}; }) == "ConnectionBroken");
+    CHECK(ending([&] { scene.db.reset(); }) == "UsageError");
+    PQreset(scene.handle);
+    CHECK(ending([&] { scene.hook(3); }) == "ConnectionBroken");
+    scene.db.reset();
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: a session whose end a statement has met is lost and rolled back",
+                        "[S50][S49][P04][P07]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    signal(scene, "terminate", PQbackendPID(scene.handle));
+    PQreset(scene.handle);
+    const bool nested = GENERATE(true, false);
+    {
+        typename PostgresScene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        {
+            typename PostgresScene<TestType>::Tx inner{scene.db, {.join = not nested}};
+            scene.row(2);
+            signal(scene, "terminate", PQbackendPID(scene.handle));
+            CHECK(scene.attempt("INSERT INTO t VALUES (3)") != "");
+            CHECK(ending([&] { scene.hook(3); }) == "TransactionLost rolled_back");
+            CHECK(ending([&] { inner.commit(); }) == "TransactionLost rolled_back");
+        }
+        CHECK(ending([&] { tx.commit(); }) == "TransactionLost rolled_back");
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(ending([&] { scene.hook(4); }) == "ConnectionBroken");
+    PQreset(scene.handle);
+    scene.db.reset();
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq commit: ends of sessions that race with COMMIT run no hook without its row",
+                        "[S48][P04][P15]", EveryWitness) {
+    const std::string how = GENERATE("terminate", "cancel");
+    PostgresScene<TestType> scene;
+    scene.run(slow_commit("0.0004"));
+    std::atomic<int> target{0};  // the session whose COMMIT is about to be sent
+    std::atomic<bool> over{false};
+    std::atomic<unsigned> patience{0};  // microseconds
+    std::thread killer{[&] {
+        while (not over) {
+            const int pid = target.exchange(0);
+            if (pid == 0) continue;
+            const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds{patience};
+            while (std::chrono::steady_clock::now() < until) std::this_thread::yield();
+            signal(scene, how, pid);
+        }
+    }};
+    PostgresHandle eyes{scene.server()};
+    std::map<std::string, int> counts;
+    std::string expected_hooks;
+    for (int n = 1; n <= 150; ++n) {
+        const std::string told = ending([&] {
+            scene.db.atomic([&] {
+                scene.row(n);
+                scene.run("INSERT INTO slow VALUES (1)");
+                target = PQbackendPID(scene.handle);
+            });
+        });
+        while (target != 0) std::this_thread::yield();
+        if (PQstatus(scene.handle) == CONNECTION_OK) {  // a signal still under way must not hit the next block
+            attempt(scene.handle, "SELECT pg_sleep(0.002)");
+            attempt(scene.handle, "SELECT 1");
+        }
+        if (PQstatus(scene.handle) != CONNECTION_OK) PQreset(scene.handle);
+        if (not scene.db.usable()) scene.db.reset();
+        const bool there = run(eyes, "SELECT count(*) FROM t WHERE n = " + std::to_string(n)) == "1";
+        ++counts[without_cause(told) + (there ? ", there" : ", not there")];
+        patience = told == "returned" ? patience * 3 / 4 : patience + 100;  // stay where either may win
+        if (told == "returned") expected_hooks += (expected_hooks.empty() ? "" : ",") + std::to_string(n);
+    }
+    over = true;
+    killer.join();
+    std::string report;
+    for (const auto& [what, times] : counts) report += what + ": " + std::to_string(times) + "; ";
+    INFO(how << ": " << report);
+    CHECK(scene.hooks == expected_hooks);
+    CHECK(counts["returned, not there"] == 0);
+    CHECK(counts["EngineError 57014 rolled_back, there"] == 0);
+    CHECK(counts["returned, there"] > 0);
+    if (how == "terminate") CHECK(counts["CommitUnknown unknown, not there"] > 0);
+    if (how == "cancel") CHECK(counts["EngineError 57014 rolled_back, not there"] > 0);
+}
+
+// ---- On a server of its own
+
+namespace {
+
+class OwnServer {
+public:
+    explicit OwnServer(const std::string& settings = "")
+        : script_{(std::filesystem::path{__FILE__}.parent_path() / "../support/servers/postgres").string()},
+          folder_{std::string{std::getenv("TXHOOKS_POSTGRES")} + "-own"} {
+        if (std::system((script_ + " start " + folder_ + " --watch " + std::to_string(getpid()) + settings).c_str()) !=
+            0)
+            throw std::runtime_error{"no server"};
+        before_ = std::getenv("TXHOOKS_POSTGRES");
+        setenv("TXHOOKS_POSTGRES", folder_.c_str(), 1);
+    }
+    OwnServer(const OwnServer&) = delete;
+    OwnServer& operator=(const OwnServer&) = delete;
+    ~OwnServer() {
+        setenv("TXHOOKS_POSTGRES", before_.c_str(), 1);
+        if (std::system((script_ + " stop " + folder_).c_str()) != 0) std::abort();
+    }
+
+    void signal(const char* how) {
+        REQUIRE(std::system(("kill -" + std::string{how} + ' ' + postgres_file("pid")).c_str()) == 0);
+    }
+
+private:
+    std::string script_;
+    std::string folder_;
+    std::string before_;
+};
+
+}  // namespace
+
+TEST_CASE("libpq commit: a server that is shut down before COMMIT leaves it in doubt", "[S48][P14]") {
+    OwnServer server;
+    PostgresScene<> scene;
+    Atomic tx{scene.db};
+    scene.row(1);
+    server.signal("QUIT");
+    while (PQping(scene.server().c_str()) != PQPING_NO_RESPONSE) std::this_thread::yield();
+    CHECK(without_cause(ending([&] { tx.commit(); })) == "CommitUnknown unknown");
+    CHECK(scene.hooks.empty());
+    CHECK(ending([&] { scene.hook(2); }) == "ConnectionBroken");
+}
+
+TEST_CASE("libpq commit: a COMMIT that waits for a standby", "[S44][S48][P06]") {
+    OwnServer server{" synchronous_standby_names=nobody synchronous_commit=local"};
+    PostgresScene<> scene;
+    scene.run("SET synchronous_commit = on");
+    const int pid = PQbackendPID(scene.handle);
+    const auto commit_and = [&](const char* how) {
+        std::thread other;
+        const std::string told = ending([&] {
+            scene.db.atomic([&] {
+                scene.row(1);
+                other = std::thread{[&scene, how, pid] {
+                    await(scene.others, pid, "wait_event = 'SyncRep'");
+                    signal(scene, how, pid);
+                }};
+            });
+        });
+        other.join();
+        return told;
+    };
+    SECTION("is committed here when that is cancelled") {
+        CHECK(commit_and("cancel") == "returned");
+        CHECK(scene.hooks == "1");
+    }
+    SECTION("is in doubt when the session is ended, and committed here") {
+        CHECK(without_cause(commit_and("terminate")) == "CommitUnknown unknown");
+        CHECK(scene.hooks.empty());
+    }
+    CHECK(scene.truth() == "1");
+}

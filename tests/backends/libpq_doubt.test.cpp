@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+
+#include "support/catch.hpp"
+#include "support/postgres_scene.hpp"
+#include "support/tcp_proxy.hpp"
+
+#include <txhooks/backends/libpq.hpp>
+#include <txhooks/doubt.hpp>
+
+#include <chrono>
+#include <string>
+#include <thread>
+
+using namespace support;
+using txhooks::Doubt;
+using txhooks::Outcome;
+
+namespace {
+
+constexpr const char* marker_table =
+    "CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
+    "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
+
+template <class Adapter>
+struct DoubtScene {
+    TcpProxy proxy{postgres_port()};
+    PostgresScene<Adapter> scene{"host=127.0.0.1 port=" + std::to_string(proxy.port())};
+    Doubt doubt;
+
+    DoubtScene() { scene.run(marker_table); }
+
+    std::string markers() { return run(scene.others, "SELECT string_agg(committed::text, ',') FROM txhooks_commit"); }
+
+    // A block whose COMMIT meets `how`.
+    void lose(Cut how) {
+        std::thread end_of_patience{[this, how] {
+            if (how != Cut::no_answer) return;
+            while (not proxy.has_cut()) std::this_thread::yield();
+            std::this_thread::sleep_for(std::chrono::milliseconds{50});
+            proxy.close_all();
+        }};
+        const std::string told = ending([&] {
+            scene.db.atomic({.resolve = &doubt}, [&] {
+                scene.row(1);
+                scene.db.atomic([&] { scene.row(2); });
+                proxy.arm("COMMIT", how);
+            });
+        });
+        end_of_patience.join();
+        CHECK(told.rfind("CommitUnknown", 0) == 0);
+        CHECK(scene.hooks == "");
+        CHECK(doubt.in_doubt());
+        CHECK(doubt.size() == 2);
+    }
+};
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("libpq doubt: a COMMIT that is not answered is resolved on a fresh connection",
+                        "[doubt][S48][P05]", EveryWitness) {
+    const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after, Cut::no_answer);
+    CAPTURE(static_cast<int>(how));
+    DoubtScene<TestType> s;
+    s.lose(how);
+
+    PostgresHandle handle{s.scene.server()};
+    txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+    const Outcome outcome = s.doubt.resolve(fresh);
+
+    const bool arrived = how == Cut::reply or how == Cut::after;
+    CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
+    CHECK(s.scene.truth() == (arrived ? "1,2" : ""));
+    CHECK(s.scene.hooks == s.scene.truth());
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.markers() == (arrived ? "true" : "false"));
+}
+
+TEST_CASE("libpq doubt: what was resolved to rolled back stays so when the COMMIT arrives late", "[doubt][P05]") {
+    DoubtScene<EventWitness> s;
+    s.lose(Cut::no_answer);
+    PostgresHandle handle{s.scene.server()};
+    txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+    REQUIRE(name(s.doubt.resolve(fresh)) == "rolled_back");
+    // What would arrive now.
+    const std::string late =
+        std::string{"BEGIN; INSERT INTO t VALUES (1); INSERT INTO txhooks_commit (id, committed) VALUES ('"} +
+        s.doubt.marker() + "', true); COMMIT";
+    CHECK(attempt(handle, late) == "23505");
+    CHECK(attempt(handle, "ROLLBACK") == "");
+    CHECK(s.scene.truth() == "");
+    CHECK(s.scene.hooks == "");
+}
+
+TEST_CASE("libpq doubt: asking twice gives one answer, also when the first one was lost", "[doubt]") {
+    DoubtScene<EventWitness> s;
+    s.lose(Cut::request);
+    {
+        TcpProxy proxy{postgres_port()};
+        PostgresHandle handle{s.scene.server("host=127.0.0.1 port=" + std::to_string(proxy.port()))};
+        txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+        proxy.arm("INSERT", Cut::reply);
+        CHECK_THROWS_AS(s.doubt.resolve(fresh), txhooks::EngineError);
+        CHECK(s.doubt.in_doubt());
+    }
+    PostgresHandle handle{s.scene.server()};
+    txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+    CHECK(name(s.doubt.resolve(fresh)) == "rolled_back");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.markers() == "false");
+}
+
+TEST_CASE("libpq doubt: while the COMMIT may still come, resolve() waits for it, or throws", "[doubt]") {
+    DoubtScene<EventWitness> s;
+    s.lose(Cut::request);
+    PostgresHandle still_at_work{s.scene.server()};
+    run(still_at_work,
+        std::string{"BEGIN; INSERT INTO txhooks_commit (id, committed) VALUES ('"} + s.doubt.marker() + "', true)");
+    PostgresHandle handle{s.scene.server()};
+    txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+    run(handle, "SET lock_timeout = '50ms'");
+    const auto error = ending([&] { s.doubt.resolve(fresh); });
+    CHECK(error == "EngineError 55P03 rolled_back");
+    CHECK(s.doubt.in_doubt());
+    run(still_at_work, "COMMIT");
+    CHECK(name(s.doubt.resolve(fresh)) == "committed");
+    CHECK(s.scene.hooks == "1,2");
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq doubt: costs no round trip, and writes nothing where no hook waits", "[doubt]",
+                        EveryWitness) {
+    DoubtScene<TestType> s;
+    s.proxy.round_trips();
+    s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(1); });
+    CHECK(s.proxy.round_trips() == 2);
+    CHECK(s.scene.hooks == "1");
+    CHECK(s.markers() == "true");
+    s.scene.db.atomic({.resolve = &s.doubt}, [] {});
+    s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] { s.scene.hook(2); });
+    CHECK(s.proxy.round_trips() == 4);
+    CHECK(s.scene.hooks == "1,2");
+    CHECK(s.markers() == "true");
+}
+
+TEST_CASE("libpq doubt: without the marker's table nothing is committed, and the error names it", "[doubt]") {
+    DoubtScene<EventWitness> s;
+    s.scene.run("DROP TABLE txhooks_commit");
+    std::string said;
+    try {
+        s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); });
+    } catch (const txhooks::EngineError& error) {
+        said = error.what();
+    }
+    CHECK(said.find("txhooks_commit") != std::string::npos);
+    CHECK(s.scene.truth() == "");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.goes_on());
+}
