@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// Commit hooks on a `MYSQL*` of libmariadb (MariaDB Connector/C 3), for a MariaDB server:
+///
+///     txhooks::HookedConnection db{handle};
+///     db.atomic({.begin = {.isolation = txhooks::mariadb::Isolation::serializable}}, [&] { ... });
+///
+/// For a MySQL server, and for proxies that do not parse compound statements:
+///
+///     txhooks::HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>> db{handle};
+///
+/// The handle is borrowed and must stay open while this object lives. What the server reports is thrown as `EngineError`
+/// with its error number, SQLSTATE and text. Oracle's libmysqlclient has all that is used here, but was not tried.
+///
+/// Read every result before a block begins or ends (`mysql_store_result`, and `mysql_next_result` until there is none,
+/// also after CALL): until then nothing is sent, and you get a `UsageError`. After a failed statement any call here may
+/// ask the server for its state first: read `mysql_error` before.
+///
+/// Not undone by any rollback: tables of MyISAM and other engines without transactions (ROLLBACK then leaves a warning:
+/// `mysql_warning_count`), and what came before a statement that commits by itself (CREATE, ALTER, DROP, TRUNCATE, GRANT,
+/// LOCK TABLES and their like, also when they fail). The latter ends the transaction: `TransactionLost`.
+/// With `innodb_flush_log_at_trx_commit` other than 1, what was committed may vanish when the server crashes.
+
+#include <txhooks/backend_adapter.hpp>
+#include <txhooks/errors.hpp>
+#include <txhooks/outcome.hpp>
+#include <txhooks/txhooks.hpp>
+
+#include <mysql.h>
+
+#include <concepts>
+#include <cstdio>
+#include <exception>
+#include <string_view>
+
+namespace txhooks {
+namespace mariadb {
+
+/// How much a transaction sees of others (the manual's SET TRANSACTION ISOLATION LEVEL).
+enum class Isolation : unsigned char { of_session, read_uncommitted, read_committed, repeatable_read, serializable };
+
+/// How an outermost block begins. All of it is for that transaction alone, and costs no round trip of its own, with
+/// `Plain` one for the isolation level.
+struct Begin {
+    Isolation isolation = Isolation::of_session;
+    bool read_only = false;            ///< writing is then an error; temporary tables excepted
+    bool consistent_snapshot = false;  ///< see what is committed now, not at the first read; needs repeatable_read
+
+    friend bool operator==(const Begin&, const Begin&) = default;
+};
+
+namespace detail {
+
+/// What the server answers, by number.
+enum Code : unsigned {
+    er_parse = 1064,
+    er_error_during_commit = 1180,
+    er_lock_wait_timeout = 1205,
+    er_deadlock = 1213,
+    er_option_prevents_statement = 1290,  // read_only
+    er_no_such_savepoint = 1305,
+    er_connection_killed = 1927,
+};
+
+/// Else the driver says it, and the server may have done what it was asked. (0: the driver does not know what it read.)
+constexpr bool is_from_server(unsigned code) noexcept {
+    return (code >= 1000 and code < 2000) or (code >= 3000 and code < 5000);
+}
+
+// Texts are compounds, "BEGIN NOT ATOMIC a;b;END", whose parts run in order until one fails.
+
+struct Compounds {
+    static constexpr bool whole = true;
+
+    /// How many parts were done for sure.
+    static unsigned run(MYSQL* db, std::string_view compound) noexcept {
+        return mysql_real_query(db, compound.data(), compound.size()) == 0 ? all : 0;
+    }
+    static constexpr unsigned all = ~0u;
+};
+
+struct Statements {
+    static constexpr bool whole = false;
+
+    static unsigned run(MYSQL* db, std::string_view compound) noexcept {
+        compound.remove_prefix(std::string_view{"BEGIN NOT ATOMIC "}.size());
+        compound.remove_suffix(std::string_view{"END"}.size());
+        for (unsigned done = 0; not compound.empty(); ++done) {
+            const std::size_t size = compound.find(';');
+            if (mysql_real_query(db, compound.data(), size) != 0) return done;
+            compound.remove_prefix(size + 1);
+        }
+        return Compounds::all;
+    }
+};
+
+}  // namespace detail
+
+/// The adapter, with the savepoint `txhooks_0` as its witness: it is set with BEGIN and released right before COMMIT,
+/// which fails if the transaction is gone, even when another one was begun since. Nothing is committed then.
+///
+/// - `BackendAdapter<MYSQL*>`, the default, puts several statements into one compound: BEGIN, COMMIT, SAVEPOINT, RELEASE,
+///   ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
+/// - `Plain` sends them one by one: BEGIN, COMMIT, ROLLBACK and ROLLBACK TO are two round trips each. It sees the same.
+/// - After a statement that failed, one more (`DO 0`): the server says what became of the transaction only with an OK.
+/// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`).
+/// - In doubt (`CommitUnknown`): a connection that breaks at COMMIT, and in a compound also KILL QUERY and
+///   `max_statement_time`, which can strike after the COMMIT in it was done; with `Plain` these are a rollback.
+/// - A reconnect (`MYSQL_OPT_RECONNECT`) in a block is a loss; better leave that option off.
+template <class Style>
+class SavepointWitness {
+public:
+    using begin_options = Begin;
+
+    explicit SavepointWitness(MYSQL* db) noexcept : db_{db} {}
+
+    void begin(const Begin& how) {
+        refuse_unread();
+        const bool begun =
+            how == Begin{} ? done("BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END") : done(how);
+        if (not begun) [[unlikely]]
+            failed_begin(how);
+        if (not in_transaction()) [[unlikely]]
+            throw TransactionLost{Outcome::rolled_back};  // of another session, or no answer to this
+        ours_ = true;
+        read_only_ = how.read_only;
+        ending_ = Ending::unseen;
+    }
+
+    CommitResult commit() noexcept {
+        if (unread()) return {Outcome::still_open, std::make_exception_ptr(UsageError{results_unread})};
+        return commit_by("BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;COMMIT AND NO CHAIN NO RELEASE;END", Retry::can);
+    }
+
+    /// For `Doubt`. In one round trip, with `Plain` one more. What does not commit is rolled back: the marker might be
+    /// there already when COMMIT is tried again.
+    CommitResult commit(const char* marker) noexcept {
+        if (read_only_ or unread()) return commit();
+        char sql[300];
+        std::snprintf(sql, sizeof sql,
+                      "BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;"
+                      "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', TRUE);"
+                      "COMMIT AND NO CHAIN NO RELEASE;END",
+                      marker);
+        return commit_by(sql, Retry::never);
+    }
+
+    bool was_committed(const char* marker) {
+        refuse_unread();
+        char sql[200];
+        std::snprintf(sql, sizeof sql, "INSERT IGNORE INTO txhooks_commit (id, committed) VALUES ('%s', FALSE)",
+                      marker);
+        if (not send(sql)) throw error(Outcome::rolled_back);
+        std::snprintf(sql, sizeof sql, "SELECT 1 FROM txhooks_commit WHERE id = '%s' AND committed", marker);
+        MYSQL_RES* const rows = send(sql) ? mysql_store_result(db_) : nullptr;
+        if (rows == nullptr) throw error(Outcome::rolled_back);
+        const bool found = mysql_num_rows(rows) != 0;
+        mysql_free_result(rows);
+        return found;
+    }
+
+    void rollback() {
+        const bool was_ours = ours_;
+        ours_ = false;
+        read_what_nobody_reads();
+        std::exception_ptr error;
+        for (int attempt = 0; was_ours and attempt < 2; ++attempt) {  // twice: the first may be interrupted
+            if (done("BEGIN NOT ATOMIC ROLLBACK TO SAVEPOINT txhooks_0;ROLLBACK AND NO CHAIN NO RELEASE;END")) return;
+            const EngineError seen = this->error(Outcome::unknown);
+            error = std::make_exception_ptr(seen);
+            if (not refresh()) throw seen;
+            if (not in_transaction() or seen.code() == detail::er_no_such_savepoint) break;
+        }
+        if (not was_ours or in_transaction())
+            if (not insist("ROLLBACK AND NO CHAIN NO RELEASE")) fail();
+        if (was_ours) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
+    }
+
+    void savepoint(unsigned n) {
+        refuse_unread();
+        if (not run_numbered("SAVEPOINT txhooks_%u", n)) fail();
+        if (not in_transaction()) throw TransactionLost{Outcome::unknown};  // the savepoint of no transaction
+    }
+
+    void release(unsigned n) {
+        refuse_unread();
+        if (not run_numbered("RELEASE SAVEPOINT txhooks_%u", n)) fail();
+    }
+
+    void rollback_to(unsigned n) {
+        read_what_nobody_reads();
+        char sql[120];
+        std::snprintf(sql, sizeof sql,
+                      "BEGIN NOT ATOMIC ROLLBACK TO SAVEPOINT txhooks_%u;RELEASE SAVEPOINT txhooks_%u;END", n, n);
+        if (not done(std::string_view{sql})) fail();
+    }
+
+    /// What the client knows; after an error, and before it is said that a transaction is lost or somebody else's, what the
+    /// server says.
+    ConnectionState state() const noexcept {
+        const bool as_expected = db_->net.last_errno == 0 and (ours_ ? in_transaction() : is_idle());
+        if (not as_expected) [[unlikely]]
+            return unexpected_state();
+        return ours_ ? ConnectionState::open : ConnectionState::idle;
+    }
+
+    void reset() noexcept { ours_ = false; }
+
+    /// For `retry`: the victim of a deadlock (1213), or a lock that was not given in time (1205).
+    bool transient(const std::exception_ptr& error) const noexcept {
+        return code(error) == detail::er_deadlock or code(error) == detail::er_lock_wait_timeout;
+    }
+
+    /// For `retry`, when the transaction is lost: `error` is that of a deadlock, and the server had not said before it that
+    /// the transaction was over. (A raw `COMMIT; START TRANSACTION` is not noticed, nor a statement that commits and fails,
+    /// when a deadlock follows in the same block.)
+    bool rolled_back_by(const std::exception_ptr& error) const noexcept {
+        return code(error) == detail::er_deadlock and ending_ != Ending::by_success;
+    }
+
+private:
+    // What the server had answered when a transaction of ours was first seen to be over. An error does not say that.
+    enum class Ending : unsigned char { unseen, by_success, by_error };
+
+    static int code(const std::exception_ptr& error) noexcept {
+        try {
+            std::rethrow_exception(error);
+        } catch (const EngineError& e) {
+            return e.code();
+        } catch (...) {
+            return 0;
+        }
+    }
+
+    static constexpr const char* results_unread =
+        "txhooks: the connection still holds results of an earlier statement; read or free them first "
+        "(mysql_store_result, mysql_free_result, and mysql_next_result until there is none, also after CALL)";
+
+    static constexpr const char* name(Isolation level) noexcept {
+        switch (level) {
+            case Isolation::of_session:
+                return "";
+            case Isolation::read_uncommitted:
+                return "READ UNCOMMITTED";
+            case Isolation::read_committed:
+                return "READ COMMITTED";
+            case Isolation::repeatable_read:
+                return "REPEATABLE READ";
+            case Isolation::serializable:
+                return "SERIALIZABLE";
+        }
+        return "";
+    }
+
+    bool in_transaction() const noexcept { return (db_->server_status & SERVER_STATUS_IN_TRANS) != 0; }
+    // With autocommit off every statement belongs to a transaction of the user's.
+    bool is_idle() const noexcept {
+        return (db_->server_status & (SERVER_STATUS_IN_TRANS | SERVER_STATUS_AUTOCOMMIT)) == SERVER_STATUS_AUTOCOMMIT;
+    }
+
+    [[gnu::cold, gnu::noinline]] ConnectionState unexpected_state() const noexcept {
+        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_success;
+        const bool gone = not unread() and not refresh();
+        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_error;
+        if (gone or (ours_ and not in_transaction())) return ConnectionState::lost;
+        return ours_ or not is_idle() ? ConnectionState::open : ConnectionState::idle;
+    }
+
+    // Sending anything now would lose the results, or take the answer to another statement for ours.
+    bool unread() const noexcept { return db_->status != MYSQL_STATUS_READY or more_results(); }
+    bool more_results() const noexcept { return (db_->server_status & 8) != 0; }  // each library has its name for it
+    void refuse_unread() const {
+        if (unread()) [[unlikely]]
+            throw UsageError{results_unread};
+    }
+
+    // Before a rollback: results of statements that were sent and not looked at. Those that user code has begun to read
+    // are its own to free.
+    void read_what_nobody_reads() const {
+        do
+            if (db_->status == MYSQL_STATUS_GET_RESULT) mysql_free_result(mysql_use_result(db_));
+        while (db_->status == MYSQL_STATUS_READY and more_results() and mysql_next_result(db_) == 0);
+        refuse_unread();
+    }
+
+    bool done(std::string_view compound) const noexcept { return Style::run(db_, compound) == detail::Compounds::all; }
+    [[gnu::noinline]] bool done(const Begin& how) const noexcept {
+        char sql[200];
+        std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s%s%sSTART TRANSACTION%s%s%s;SAVEPOINT txhooks_0;END",
+                      how.isolation == Isolation::of_session ? "" : "SET TRANSACTION ISOLATION LEVEL ",
+                      name(how.isolation), how.isolation == Isolation::of_session ? "" : ";",
+                      how.read_only ? " READ ONLY" : "", how.read_only and how.consistent_snapshot ? "," : "",
+                      how.consistent_snapshot ? " WITH CONSISTENT SNAPSHOT" : "");
+        return done(std::string_view{sql});
+    }
+    bool send(std::string_view sql) const noexcept { return mysql_real_query(db_, sql.data(), sql.size()) == 0; }
+    bool run_numbered(const char* pattern, unsigned n) const noexcept {
+        char sql[64];
+        const int size = std::snprintf(sql, sizeof sql, pattern, n);
+        return send({sql, static_cast<std::size_t>(size)});
+    }
+
+    // A statement that does no harm if it is done twice, and that KILL QUERY may hit.
+    [[gnu::cold, gnu::noinline]] bool insist(std::string_view sql) const noexcept {
+        for (int attempt = 0; attempt < 3; ++attempt)
+            if (send(sql)) return true;
+        return false;
+    }
+
+    // An error says nothing about the transaction, and leaves what the client knows of it as it was; an OK does. False:
+    // the connection is gone.
+    bool refresh() const noexcept { return insist("DO 0"); }
+
+    EngineError error(Outcome outcome) const noexcept {
+        return {static_cast<int>(mysql_errno(db_)), mysql_sqlstate(db_), mysql_error(db_), outcome};
+    }
+
+    // A verb on a nested block failed.
+    [[noreturn, gnu::cold, gnu::noinline]] void fail() const {
+        const EngineError seen = error(Outcome::unknown);
+        if (seen.code() == detail::er_no_such_savepoint)
+            throw TransactionLost{Outcome::unknown, std::make_exception_ptr(seen)};
+        const Outcome outcome = not refresh()      ? Outcome::unknown
+                                : in_transaction() ? Outcome::still_open
+                                                   : Outcome::rolled_back;
+        throw EngineError{seen.code(), seen.sqlstate(), seen.what(), outcome};
+    }
+
+    [[noreturn, gnu::cold, gnu::noinline]] void failed_begin(const Begin& how) const {
+        const EngineError seen = error(Outcome::rolled_back);
+        // A level that was set and not used would go to the next transaction; this one is rolled back.
+        if (how.isolation != Isolation::of_session) insist("START TRANSACTION");
+        if (Style::whole and seen.code() == detail::er_parse)
+            throw UsageError{
+                "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "
+                "HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>>"};
+        throw seen;
+    }
+
+    // Whether COMMIT can be sent again if it leaves the transaction open. If not, that is rolled back.
+    enum class Retry : bool { never, can };
+
+    // `compound` begins with the release of the witness.
+    CommitResult commit_by(std::string_view compound, Retry retry) noexcept {
+        const unsigned done = Style::run(db_, compound);
+        if (done != detail::Compounds::all) [[unlikely]]
+            return failed_commit(done > 0, retry);
+        ours_ = false;
+        return {in_transaction() ? Outcome::unknown : Outcome::committed};  // else it was no answer to COMMIT
+    }
+
+    [[gnu::cold, gnu::noinline]] CommitResult failed_commit(bool released, Retry retry) noexcept {
+        const EngineError seen = error(Outcome::unknown);
+        const auto code = static_cast<unsigned>(seen.code());
+        if (code == detail::er_no_such_savepoint) return {Outcome::unknown, std::make_exception_ptr(seen), true};
+        const bool proves_nothing = not detail::is_from_server(code) or code == detail::er_connection_killed or
+                                    code == detail::er_error_during_commit;
+        if (proves_nothing or not refresh()) return ended(seen, Outcome::unknown);
+        if (not in_transaction()) {
+            // These come from COMMIT alone; others may have come after it, where we cannot tell.
+            const bool from_commit = released or code == detail::er_lock_wait_timeout or code == detail::er_deadlock or
+                                     code == detail::er_option_prevents_statement;
+            return ended(seen, from_commit ? Outcome::rolled_back : Outcome::unknown);
+        }
+        if (retry == Retry::never)
+            return ended(seen, insist("ROLLBACK AND NO CHAIN NO RELEASE") ? Outcome::rolled_back : Outcome::unknown);
+        // Not committed. Without the witness the next attempt would look like a loss.
+        if ((released or send("RELEASE SAVEPOINT txhooks_0")) and send("SAVEPOINT txhooks_0"))
+            return {Outcome::still_open, with(seen, Outcome::still_open)};
+        return {Outcome::unknown, std::make_exception_ptr(seen), true};
+    }
+
+    CommitResult ended(const EngineError& seen, Outcome outcome) noexcept {
+        ours_ = false;
+        return {outcome, with(seen, outcome)};
+    }
+
+    static std::exception_ptr with(const EngineError& seen, Outcome outcome) noexcept {
+        return std::make_exception_ptr(EngineError{seen.code(), seen.sqlstate(), seen.what(), outcome});
+    }
+
+    MYSQL* db_;
+    bool ours_ = false;  // from BEGIN until we have seen the end
+    bool read_only_ = false;
+    mutable Ending ending_ = Ending::unseen;
+};
+
+/// The adapter to name in `HookedConnection<MYSQL*, mariadb::Plain<MYSQL*>>`; see `SavepointWitness`.
+template <std::same_as<MYSQL*> Handle>
+using Plain = SavepointWitness<detail::Statements>;
+
+}  // namespace mariadb
+
+template <>
+class BackendAdapter<MYSQL*> : public mariadb::SavepointWitness<mariadb::detail::Compounds> {
+    using SavepointWitness::SavepointWitness;
+};
+
+}  // namespace txhooks

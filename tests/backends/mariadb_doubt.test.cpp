@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+
+#include "support/catch.hpp"
+#include "support/mariadb_scene.hpp"
+#include "support/tcp_proxy.hpp"
+
+#include <txhooks/backends/mariadb.hpp>
+#include <txhooks/doubt.hpp>
+
+#include <string>
+#include <type_traits>
+
+using namespace support;
+using txhooks::Doubt;
+using txhooks::Outcome;
+
+namespace {
+
+template <class Adapter>
+struct DoubtScene {
+    TcpProxy proxy{static_cast<unsigned short>(mariadb().port())};
+    Scene<Adapter> scene{Login{.port = proxy.port(), .read_timeout = 1}};
+    Doubt doubt;
+
+    DoubtScene() {
+        run(scene.other,
+            "CREATE OR REPLACE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
+            "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
+    }
+
+    std::string markers() { return values(scene.other, "SELECT committed FROM txhooks_commit"); }
+
+    // A block whose COMMIT meets `how`.
+    void lose(Cut how) {
+        const std::string told = ending([&] {
+            scene.db.atomic({.resolve = &doubt}, [&] {
+                scene.row(1);
+                scene.db.atomic([&] { scene.row(2); });
+                proxy.arm("COMMIT", how);
+            });
+        });
+        CHECK(told.rfind("CommitUnknown", 0) == 0);
+        CHECK(scene.hooks == "");
+        CHECK(doubt.in_doubt());
+        CHECK(doubt.size() == 2);
+        proxy.close_all();
+    }
+};
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: a COMMIT that is not answered is resolved on a fresh connection",
+                        "[doubt][S48][M20]", EveryWay) {
+    const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after, Cut::no_answer);
+    CAPTURE(static_cast<int>(how));
+    DoubtScene<TestType> s;
+    s.lose(how);
+
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    const Outcome outcome = s.doubt.resolve(fresh);
+
+    const bool arrived = how == Cut::reply or how == Cut::after;
+    CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
+    CHECK(s.scene.truth() == (arrived ? "1,2" : ""));
+    CHECK(s.scene.hooks == s.scene.truth());
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.markers() == (arrived ? "1" : "0"));
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: what was resolved to rolled back stays so when the COMMIT comes late",
+                        "[doubt][M20]", EveryWay) {
+    DoubtScene<TestType> s;
+    s.lose(Cut::request);
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    REQUIRE(name(s.doubt.resolve(fresh)) == "rolled_back");
+    TestType late{handle.get()};
+    late.begin({});
+    run(handle, "INSERT INTO t VALUES (3)");
+    const txhooks::CommitResult result = late.commit(s.doubt.marker());
+    CHECK(name(result.outcome) == "rolled_back");
+    CHECK(describe(result.error) == "EngineError 1062 rolled_back");
+    CHECK(s.scene.truth() == "");
+    CHECK(s.markers() == "0");
+}
+
+TEST_CASE("mariadb doubt: asking twice gives one answer, also when the first one was lost", "[doubt]") {
+    DoubtScene<Compounds> s;
+    s.lose(Cut::request);
+    {
+        TcpProxy proxy{static_cast<unsigned short>(mariadb().port())};
+        Handle handle{Login{.port = proxy.port(), .read_timeout = 1}};
+        txhooks::HookedConnection fresh{handle.get()};
+        proxy.arm("INSERT", Cut::reply);
+        CHECK_THROWS_AS(s.doubt.resolve(fresh), txhooks::EngineError);
+        CHECK(s.doubt.in_doubt());
+    }
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    CHECK(name(s.doubt.resolve(fresh)) == "rolled_back");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.markers() == "0");
+}
+
+TEST_CASE("mariadb doubt: while the COMMIT may still come, resolve() waits for it, or throws", "[doubt]") {
+    DoubtScene<Compounds> s;
+    s.lose(Cut::request);
+    Handle still_at_work;
+    run(still_at_work, "BEGIN");
+    run(still_at_work,
+        std::string{"INSERT INTO txhooks_commit (id, committed) VALUES ('"} + s.doubt.marker() + "', TRUE)");
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    run(handle, "SET innodb_lock_wait_timeout = 1");
+    CHECK(ending([&] { s.doubt.resolve(fresh); }) == "EngineError 1205 rolled_back");
+    CHECK(s.doubt.in_doubt());
+    run(still_at_work, "COMMIT");
+    CHECK(name(s.doubt.resolve(fresh)) == "committed");
+    CHECK(s.scene.hooks == "1,2");
+}
+
+TEMPLATE_LIST_TEST_CASE(
+    "mariadb doubt: costs no round trip of its own in a compound, and writes nothing where no hook waits", "[doubt]",
+    EveryWay) {
+    constexpr std::size_t more = std::is_same_v<TestType, Plain> ? 1 : 0;
+    DoubtScene<TestType> s;
+    s.proxy.round_trips();
+    s.scene.db.atomic([&] { s.scene.hook(1); });
+    const std::size_t plain = s.proxy.round_trips();
+    s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(2); });
+    CHECK(s.proxy.round_trips() == plain + more);
+    CHECK(s.scene.hooks == "1,2");
+    CHECK(s.markers() == "1");
+    s.scene.db.atomic({.resolve = &s.doubt}, [] {});
+    CHECK(s.proxy.round_trips() == plain);
+    s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] { s.scene.hook(3); });
+    CHECK(s.scene.hooks == "1,2,3");
+    CHECK(s.markers() == "1");
+}
+
+TEST_CASE("mariadb doubt: without the marker's table nothing is committed, and the error names it", "[doubt]") {
+    DoubtScene<Compounds> s;
+    run(s.scene.other, "DROP TABLE txhooks_commit");
+    std::string said;
+    try {
+        s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); });
+    } catch (const txhooks::EngineError& error) {
+        said = error.what();
+    }
+    CHECK(said.find("txhooks_commit") != std::string::npos);
+    CHECK(s.scene.truth() == "");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.goes_on());
+}
