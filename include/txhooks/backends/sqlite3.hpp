@@ -25,6 +25,15 @@ struct CDriver {
     static std::exception_ptr error(sqlite3* db, int, Outcome outcome) noexcept {
         return std::make_exception_ptr(EngineError{sqlite3_extended_errcode(db), "", sqlite3_errmsg(db), outcome});
     }
+    static int code(const std::exception_ptr& error) noexcept {
+        try {
+            std::rethrow_exception(error);
+        } catch (const EngineError& e) {
+            return e.code();
+        } catch (...) {
+            return SQLITE_OK;  // not one of SQLite's
+        }
+    }
 };
 
 template <>

@@ -31,6 +31,15 @@ struct SqliteCppDriver {
             return std::current_exception();
         }
     }
+    static int code(const std::exception_ptr& error) noexcept {
+        try {
+            std::rethrow_exception(error);
+        } catch (const SQLite::Exception& e) {
+            return e.getErrorCode();
+        } catch (...) {
+            return SQLITE_OK;  // not one of SQLite's
+        }
+    }
 };
 
 template <std::derived_from<SQLite::Database> Backend>

@@ -102,6 +102,11 @@ public:
         ours_ = false;
     }
 
+    /// For `retry`: somebody else had the lock, or has written since this transaction began to read.
+    bool transient(const std::exception_ptr& error) const noexcept {
+        return (Driver::code(error) & 0xff) == SQLITE_BUSY;
+    }
+
 protected:
     explicit Verbs(sqlite3* db) noexcept : sql_{db} {}
 

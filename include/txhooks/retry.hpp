@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// An atomic block that is done again when the engine says that this may help:
+///
+///     txhooks::retry(db, {.attempts = 8}, [&] { transfer(db, from, to, amount); });
+
+#include <txhooks/atomic.hpp>
+#include <txhooks/detail/access.hpp>
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/callable.hpp>
+#include <txhooks/errors.hpp>
+
+#include <chrono>
+#include <concepts>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <thread>
+#include <type_traits>
+
+namespace txhooks {
+
+/// How often `retry` tries, and what happens in between.
+struct RetryPolicy {
+    /// At most so many, the first included.
+    unsigned attempts = 5;
+    /// The pause before the second attempt is random, up to this; then up to twice that, and so on, up to `longest_delay`:
+    /// who has met will not meet again.
+    std::chrono::nanoseconds first_delay = std::chrono::milliseconds{10};
+    std::chrono::nanoseconds longest_delay = std::chrono::seconds{1};
+    /// Which errors are worth another attempt, besides those the adapter knows: exceptions of your own.
+    bool (*transient)(const std::exception_ptr& error) noexcept = nullptr;
+    /// Called before each pause, outside the block, with the number of the attempt that failed, from 1, and its error.
+    /// What it throws ends `retry`.
+    std::function<void(unsigned failed_attempt, const std::exception_ptr& error)> before_retry = nullptr;
+    /// Pauses: `std::this_thread::sleep_for`, unless a test has no time for that.
+    std::function<void(std::chrono::nanoseconds delay)> sleep = nullptr;
+};
+
+namespace detail {
+
+template <class T>
+concept TellsTransient = requires(const T& t, const std::exception_ptr& error) {
+    { t.transient(error) } -> std::same_as<bool>;
+};
+
+// Who knows it is the adapter, or the backend that has the verbs itself.
+template <class Db>
+concept AdapterTells = requires(Db& db) { requires TellsTransient<std::remove_cvref_t<decltype(db.adapter())>>; };
+template <class Db>
+concept BackendTells = requires(Db& db) { requires TellsTransient<std::remove_cvref_t<decltype(db.backend())>>; };
+
+template <class Db>
+bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_ptr& error) noexcept {
+    const auto cause_is = [&](const Error& e) { return e.cause() and is_worth_a_retry(db, policy, e.cause()); };
+    try {
+        std::rethrow_exception(error);
+    } catch (const EngineError&) {
+        // As the exceptions of other engines: below.
+    } catch (const TransactionAborted& e) {
+        return cause_is(e);
+    } catch (const TransactionLost& e) {
+        return e.outcome() == Outcome::rolled_back and cause_is(e);
+    } catch (const Error&) {
+        return false;  // committed, or perhaps; or it would fail again
+    } catch (...) {
+        // Below.
+    }
+    if constexpr (AdapterTells<Db>) {
+        if (db.adapter().transient(error)) return true;
+    } else if constexpr (BackendTells<Db>) {
+        if (db.backend().transient(error)) return true;
+    }
+    return policy.transient != nullptr and policy.transient(error);
+}
+
+// Ends the open block, in which `error` was thrown. Returns whether nothing of it can have been committed.
+template <class Db>
+bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
+    const std::exception_ptr failure = Blocks::roll_back_quietly(Blocks::outermost(detail::core(db)), nullptr);
+    if (not failure) return true;
+    try {
+        std::rethrow_exception(failure);
+    } catch (const TransactionLost& lost) {
+        if constexpr (requires { db.adapter().rolled_back_by(error); })
+            if (lost.outcome() == Outcome::unknown) return db.adapter().rolled_back_by(error);
+        return lost.outcome() == Outcome::rolled_back;
+    } catch (...) {
+        return false;
+    }
+}
+
+// Full jitter: anything from nothing to a ceiling that doubles.
+class Backoff {
+public:
+    explicit Backoff(const RetryPolicy& policy) noexcept
+        : ceiling_{policy.first_delay},
+          longest_{policy.longest_delay},
+          random_{static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()) ^
+                  reinterpret_cast<std::uintptr_t>(this)} {}
+
+    std::chrono::nanoseconds next() noexcept {
+        const std::chrono::nanoseconds ceiling = ceiling_ < longest_ ? ceiling_ : longest_;
+        if (ceiling.count() <= 0) return {};
+        ceiling_ = ceiling < longest_ / 2 ? ceiling * 2 : longest_;
+        const std::uint64_t choices = static_cast<std::uint64_t>(ceiling.count()) + 1;
+        return std::chrono::nanoseconds{static_cast<std::chrono::nanoseconds::rep>(random() % choices)};
+    }
+
+private:
+    // SplitMix64 (Steele, Lea, Flood 2014; the constants are Vigna's).
+    std::uint64_t random() noexcept {
+        std::uint64_t z = random_ += 0x9e3779b97f4a7c15;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+        return z ^ (z >> 31);
+    }
+
+    std::chrono::nanoseconds ceiling_;
+    std::chrono::nanoseconds longest_;
+    std::uint64_t random_;
+};
+
+}  // namespace detail
+
+/// Runs `fn()` in an outermost atomic block, as `db.atomic([options,] fn)` does, and does it again after an error that is
+/// transient: one after which the engine itself says that the same transaction may succeed another time. Returns what
+/// `fn` returns; a result that means failure (`result_traits`) rolls back and is returned, it is not tried again.
+///
+/// Every attempt is a block of its own: the hooks of a failed one are discarded, those of the one that commits run, in
+/// here. `fn` must set its own variables back: only the database forgets.
+///
+/// Transient are: SQLite's SQLITE_BUSY with all its kinds (a stale snapshot in WAL mode: begin such blocks immediate), also
+/// at COMMIT; PostgreSQL's 40001 and 40P01; MariaDB's 1213 and 1205; what `RetryPolicy::transient` adds. They are known by
+/// the exception that leaves `fn` or the block: with a C handle, throw `EngineError` for your own statements' errors, or
+/// let `RetryPolicy::transient` know yours.
+///
+/// Nothing is done again unless its transaction is proven to be rolled back: never after `CommitUnknown`, `HookError`, a
+/// `TransactionLost` that is not `rolled_back`, or when the transaction turns out to have ended before the error; nor after
+/// `UsageError` and `ConnectionBroken`.
+///
+/// Throws: `UsageError` before the first attempt in an open block (only the outermost can be done again), and on a
+/// connection whose transient errors nobody tells; else the error of the last attempt, as it was.
+template <class Db, class Fn>
+decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of<Db>& options, Fn&& fn) {
+    constexpr bool told = detail::AdapterTells<Db> or detail::BackendTells<Db>;
+    if (not told and policy.transient == nullptr)
+        throw UsageError{
+            "txhooks: retry() is not told which errors of this connection are transient: give it the HookedConnection "
+            "itself, give its adapter bool transient(const std::exception_ptr&) const noexcept, or set "
+            "RetryPolicy::transient"};
+    detail::Backoff backoff{policy};
+    for (unsigned attempt = 1;; ++attempt) {
+        if (db.in_atomic_block())
+            throw UsageError{
+                "txhooks: retry() in an atomic block: the engine would have the outermost one done again; call retry() "
+                "around that"};
+        std::exception_ptr error;
+        bool in_doubt = false;
+        const auto once = [&]<class... Sql>(Sql&&... sql) -> decltype(auto)
+            requires std::invocable<Fn&, Sql...>
+        {
+            try {
+                return detail::invoke(fn, static_cast<Sql&&>(sql)...);
+            } catch (...) {
+                if (detail::is_worth_a_retry(db, policy, std::current_exception()))
+                    in_doubt = not detail::roll_back_for_sure(db, std::current_exception());
+                throw;
+            }
+        };
+        try {
+            return db.atomic(options, once);
+        } catch (...) {
+            error = std::current_exception();
+            if (attempt >= policy.attempts or in_doubt or not detail::is_worth_a_retry(db, policy, error) or
+                not db.usable())
+                throw;
+        }
+        if (policy.before_retry) policy.before_retry(attempt, error);
+        error = nullptr;
+        const std::chrono::nanoseconds delay = backoff.next();
+        if (policy.sleep)
+            policy.sleep(delay);
+        else
+            std::this_thread::sleep_for(delay);
+    }
+}
+
+template <class Db, class Fn>
+decltype(auto) retry(Db& db, const RetryPolicy& policy, Fn&& fn) {
+    return txhooks::retry(db, policy, {}, static_cast<Fn&&>(fn));
+}
+
+}  // namespace txhooks
