@@ -40,6 +40,7 @@ public:
     static void* operator new[](std::size_t) = delete;
 
     /// Rolls back what was not committed. What fails in that goes to the error sink: a destructor has nobody to tell.
+    /// O(discarded hooks).
     ~Atomic() {
         if (block_.db != nullptr) detail::Blocks::abandon(block_);
     }
@@ -70,7 +71,7 @@ public:
         if (block_.db != nullptr) detail::Blocks::roll_back_loudly(block_);
     }
 
-    /// Whether the block is open: neither ended nor lost.
+    /// Whether the block is open: neither ended nor lost. O(1).
     bool active() const noexcept { return detail::Blocks::active(block_); }
 
 private:

@@ -63,7 +63,7 @@ public:
     void on_commit(robust_t, Hook&& hook, Args&&... args);
 
     /// Runs `fn()` in an atomic block: commits when it returns, rolls back when it throws, and returns its result.
-    /// A result that means failure (`result_traits`) rolls back and is returned.
+    /// A result that means failure (`result_traits`) rolls back and is returned. Costs what `Atomic` does.
     ///
     /// Throws: what `fn` throws; what opening the block throws; what `Atomic::commit` throws, and then the block has
     /// ended all the same.
@@ -73,17 +73,18 @@ public:
     decltype(auto) atomic(const BlockOptions<>& options, Fn&& fn);
 
     /// Asks for the current block (from a joined one: the block it is part of) to be rolled back at its clean end,
-    /// silently: `commit()` returns `Outcome::rolled_back`. `false` takes that back.
+    /// silently: `commit()` returns `Outcome::rolled_back`. `false` takes that back. O(joined blocks).
     /// Throws: `UsageError` outside a block; `TransactionLost`, `ConnectionBroken`.
     void set_rollback(bool roll_back);
 
-    /// Whether an atomic block is open.
+    /// Whether an atomic block is open. O(1).
     bool in_atomic_block() const noexcept { return current_ != nullptr; }
 
-    /// How many hooks the open transaction has stored. O(hooks).
+    /// How many hooks the open transaction has stored. O(hooks and open blocks).
     std::size_t pending_hooks() const noexcept;
 
     /// Whether a block can be opened: no transaction is open, by whomever, and the connection is not broken.
+    /// O(1), no round trip.
     bool usable() const noexcept;
 
     /// Makes a broken connection usable again, once the engine is idle: after its transaction was ended by hand or the

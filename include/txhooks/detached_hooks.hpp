@@ -21,7 +21,7 @@ namespace txhooks {
 ///     }                 // the connection is back in the pool
 ///     after.run();
 ///
-/// Owns its memory. Holds hooks only once the block that named it is proven committed. Destroyed with hooks in it, it
+/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. Destroyed with hooks in it, it
 /// discards them and reports that to the error sink of their connection; destroyed by one of its own hooks, it
 /// terminates the program.
 class DetachedHooks {
@@ -41,7 +41,7 @@ public:
         delete held_.hooks;
     }
 
-    /// Runs and destroys the hooks, in order of registration, as the connection they come from would have.
+    /// Runs and destroys the hooks, in order of registration, as the connection they come from would have. O(n).
     /// Throws: `HookError` as `Atomic::commit` does. After it, returning or throwing, none is left. From one of its own
     /// hooks: `UsageError`.
     void run() {
@@ -52,7 +52,7 @@ public:
         detail::run_hooks(run, held.on_hook_failure, held.report);
     }
 
-    /// Destroys the hooks without running them. From one of its own hooks: does nothing.
+    /// Destroys the hooks without running them. From one of its own hooks: does nothing. O(n).
     void discard() noexcept {
         if (held_.hooks != nullptr and not busy()) held_.hooks->discard(held_.hooks->start());
     }

@@ -24,13 +24,16 @@ namespace txhooks {
 ///     }
 ///
 /// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and it
-/// was not begun read-only. `resolve` tries to write the same row: where that is a duplicate, the block was committed.
-/// Where it is not, the block was rolled back and stays so: a COMMIT that is still on its way will fail on the row.
+/// was not begun read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one, and then
+/// reads it. Where the block's is not there it never will be: a COMMIT that is still on its way fails on the row.
 /// (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.)
 ///
-/// The marker's table, once for each database; rows older than the longest outage that you wait for can be deleted:
+/// The marker's table, once for each database:
 ///
-///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
+///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,
+///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
+///
+/// Delete its rows when they are older than the longest outage you wait for; the library never does.
 ///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt : public detail::DoubtState {

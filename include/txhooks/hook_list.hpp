@@ -118,13 +118,14 @@ public:
         Stored::op(::new (static_cast<void*>(place.bytes)) Entry{&Stored::op}, Action::run);
     }
 
+    /// The place behind everything. O(1).
     Mark mark() const noexcept {
         Mark here;
         here.at = top_;
         return here;
     }
 
-    /// The place before everything.
+    /// The place before everything. O(1).
     Mark start() const noexcept {
         Mark here;
         here.at = first_.begin;
@@ -143,7 +144,7 @@ public:
         if (not empty(from)) Run{*this, from}.discard();
     }
 
-    /// Whether a `Run` or `discard` is under way: hooks or destructors of hooks are being called.
+    /// Whether a `Run` or `discard` is under way: hooks or destructors of hooks are being called. O(1).
     bool busy() const noexcept { return walks_ != 0; }
 
     /// Gives the memory of one chunk back if the transactions since the last call did not need it. O(1).
@@ -153,7 +154,7 @@ public:
     }
 
     /// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
-    /// runs. What hooks push meanwhile is not part of it and stays in the list.
+    /// runs. What hooks push meanwhile is not part of it and stays in the list. O(1) to make, O(n) to run or discard.
     class Run {
     public:
         Run(HookList& list, Mark from) noexcept

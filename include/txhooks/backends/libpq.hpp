@@ -105,8 +105,8 @@ struct SavepointCheck {
 /// - It sees raw COMMIT and ROLLBACK, with AND CHAIN or followed by BEGIN, PREPARE TRANSACTION, a COMMIT that failed, and
 ///   PQreset; also inside strings of several statements, asynchronous or in pipelines.
 /// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's: the server answers it
-///   like `ROLLBACK TO`. Nor does it see what a proxy does by itself between this client and the server. `postgres::SetLocal`
-///   and `postgres::Sentinel` do.
+///   like `ROLLBACK TO`. `postgres::SetLocal` and `postgres::Sentinel` see that too. After `ROLLBACK TO` without a RELEASE
+///   it takes a raw `BEGIN` for a loss.
 /// - Unknown remains what became of a transaction that was prepared, or whose connection was lost without a word from
 ///   the server, or reset, or closed.
 template <class Check>
