@@ -26,7 +26,7 @@ struct RetryPolicy {
     /// At most so many, the first included.
     unsigned attempts = 5;
     /// The pause before the second attempt is random, up to this; then up to twice that, and so on, up to `longest_delay`:
-    /// who has met will not meet again.
+    /// two that were in each other's way are unlikely to meet again.
     std::chrono::nanoseconds first_delay = std::chrono::milliseconds{10};
     std::chrono::nanoseconds longest_delay = std::chrono::seconds{1};
     /// Which errors are worth another attempt, besides those the adapter knows: exceptions of your own.
@@ -42,10 +42,10 @@ namespace detail {
 
 template <class T>
 concept TellsTransient = requires(const T& t, const std::exception_ptr& error) {
-    { t.transient(error) } -> std::same_as<bool>;
+    { t.transient(error) } noexcept -> std::same_as<bool>;
 };
 
-// Who knows it is the adapter, or the backend that has the verbs itself.
+// What is transient is told by the adapter, or by a backend that has the verbs itself.
 template <class Db>
 concept AdapterTells = requires(Db& db) { requires TellsTransient<std::remove_cvref_t<decltype(db.adapter())>>; };
 template <class Db>
@@ -137,8 +137,9 @@ private:
 /// let `RetryPolicy::transient` know yours.
 ///
 /// Nothing is done again unless its transaction is proven to be rolled back: never after `CommitUnknown`, `HookError`, a
-/// `TransactionLost` that is not `rolled_back`, or when the transaction turns out to have ended before the error; nor after
-/// `UsageError` and `ConnectionBroken`.
+/// `TransactionLost` that is not `rolled_back`, or when the transaction turns out to have ended before the error and nobody
+/// knows how; nor after `UsageError` and `ConnectionBroken`. After a `CommitUnknown` that a `Doubt` resolves to
+/// `rolled_back`, call `retry` again, on a new connection.
 ///
 /// Throws: `UsageError` before the first attempt in an open block (only the outermost can be done again), and on a
 /// connection whose transient errors nobody tells; else the error of the last attempt, as it was.

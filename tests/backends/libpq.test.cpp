@@ -292,6 +292,13 @@ TEMPLATE_LIST_TEST_CASE("libpq: PQreset outside a block changes nothing", "[S49]
     CHECK(scene.goes_on());
 }
 
+TEMPLATE_LIST_TEST_CASE("libpq: a connection in nonblocking mode is waited for all the same", "[S13]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    REQUIRE(PQsetnonblocking(scene.handle, 1) == 0);
+    CHECK(scene.goes_on());
+    CHECK(PQisnonblocking(scene.handle) == 1);
+}
+
 namespace {
 
 int count_events(PGEventId id, void*, void* counts) {

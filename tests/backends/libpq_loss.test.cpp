@@ -106,6 +106,7 @@ const std::vector<Ender>& enders() {
         by({"SAVEPOINT s", "COMMIT AND CHAIN"}, committed, "1"),
         by({"SAVEPOINT s", "ROLLBACK"}, rolled_back, ""),
         by({"SAVEPOINT s; ROLLBACK; BEGIN"}, unknown, ""),
+        by({"SAVEPOINT s", "ROLLBACK", "START TRANSACTION"}, unknown, ""),
         by({"SAVEPOINT s; ROLLBACK TO s; COMMIT; BEGIN"}, unknown, "1"),
         by({"SAVEPOINT s; ROLLBACK TO s; RELEASE s; COMMIT; BEGIN"}, committed, "1"),
         by({"SAVEPOINT s; RELEASE s", "ROLLBACK AND CHAIN"}, rolled_back, ""),

@@ -38,7 +38,6 @@ Fault faults() {
         {"request dropped, reconnects", Cut::request, false, true},
         {"reply dropped, reconnects", Cut::reply, true, true},
         {"cut after the request, reconnects", Cut::after, true, true},
-        {"silence, reconnects", Cut::no_answer, false, true},
     }));
 }
 

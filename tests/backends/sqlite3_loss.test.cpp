@@ -114,11 +114,6 @@ std::string loss(const Ender& ender) {
     return "TransactionLost " + name(W::counts ? ender.outcome : Outcome::unknown);
 }
 
-// The witness found out from the engine, which is then the cause.
-std::string without_cause(const std::string& text) {
-    return text.substr(0, text.find(" <- "));
-}
-
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: commit() reports a transaction that has ended and runs no hook", "[S50]",

@@ -24,8 +24,14 @@ inline std::string name(txhooks::Outcome outcome) {
     return "?";
 }
 
-/// An exception in a few words: its type, the engine's error number (of MariaDB, from 1000 on) or SQLSTATE (of
-/// PostgreSQL), what became of the transaction, and what led to it.
+/// What an error of the engine is called: by its number (MariaDB's, from 1000 on) or its SQLSTATE (PostgreSQL's). The scene
+/// of another engine may know better.
+inline std::string (*engine_error_name)(const txhooks::EngineError&) = [](const txhooks::EngineError& e) {
+    if (e.code() >= 1000) return std::to_string(e.code());
+    return std::string{*e.sqlstate() != '\0' ? e.sqlstate() : "without SQLSTATE"};
+};
+
+/// An exception in a few words: its type, what became of the transaction, and what led to it.
 inline std::string describe(const std::exception_ptr& error) {
     const auto ours = [](const std::string& type, const txhooks::Error& e) {
         std::string text = type + ' ' + name(e.outcome());
@@ -35,8 +41,7 @@ inline std::string describe(const std::exception_ptr& error) {
     try {
         std::rethrow_exception(error);
     } catch (const txhooks::EngineError& e) {
-        if (e.code() >= 1000) return ours("EngineError " + std::to_string(e.code()), e);
-        return ours(std::string{"EngineError "} + (*e.sqlstate() != '\0' ? e.sqlstate() : "without SQLSTATE"), e);
+        return ours("EngineError " + engine_error_name(e), e);
     } catch (const txhooks::TransactionLost& e) {
         return ours("TransactionLost", e);
     } catch (const txhooks::TransactionAborted& e) {

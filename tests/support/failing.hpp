@@ -4,6 +4,8 @@
 // What the tests of failures share: exceptions of every kind and their names, a sink that remembers, and stories, which
 // are played on a connection and on the rules, and must come out the same.
 
+#include "support/endings.hpp"
+
 #include <txhooks/testing/fake_backend.hpp>
 #include <txhooks/testing/faults.hpp>
 #include <txhooks/txhooks.hpp>
@@ -34,20 +36,6 @@ struct Foreign {
     int number;
 };
 
-inline std::string name_of(txhooks::Outcome outcome) {
-    switch (outcome) {
-        case txhooks::Outcome::committed:
-            return "committed";
-        case txhooks::Outcome::rolled_back:
-            return "rolled_back";
-        case txhooks::Outcome::still_open:
-            return "still_open";
-        case txhooks::Outcome::unknown:
-            return "unknown";
-    }
-    return "no outcome";
-}
-
 inline std::string name_of(const std::exception_ptr& error) {
     if (not error) return "nothing";
     try {
@@ -59,7 +47,7 @@ inline std::string name_of(const std::exception_ptr& error) {
     } catch (const txhooks::CommitUnknown& e) {
         return "CommitUnknown(" + name_of(e.cause()) + ")";
     } catch (const txhooks::TransactionLost& e) {
-        return "TransactionLost(" + name_of(e.outcome()) + ")";
+        return "TransactionLost(" + name(e.outcome()) + ")";
     } catch (const txhooks::TransactionAborted&) {
         return "TransactionAborted";
     } catch (const txhooks::ConnectionBroken&) {

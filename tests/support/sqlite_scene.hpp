@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "support/endings.hpp"
 #include "support/sqlite_database.hpp"
 
 #include <txhooks/backends/sqlite3.hpp>
@@ -9,6 +10,7 @@
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace support {
@@ -39,20 +41,6 @@ using SharingWays = std::tuple<Way<Witness, Begin::deferred>, Way<Witness, Begin
 using EveryWay =
     std::tuple<Way<Witness, Begin::deferred>, Way<Witness, Begin::immediate>, Way<Witness, Begin::exclusive>,
                Way<Counting, Begin::deferred>, Way<Counting, Begin::immediate>, Way<Counting, Begin::exclusive>>;
-
-inline std::string name(txhooks::Outcome outcome) {
-    switch (outcome) {
-        case txhooks::Outcome::committed:
-            return "committed";
-        case txhooks::Outcome::rolled_back:
-            return "rolled_back";
-        case txhooks::Outcome::still_open:
-            return "still_open";
-        case txhooks::Outcome::unknown:
-            return "unknown";
-    }
-    return "?";
-}
 
 /// The extended result codes that the tests meet, without their SQLITE_.
 inline std::string code_name(int code) {
@@ -94,46 +82,8 @@ inline std::string code_name(int code) {
     }
 }
 
-/// An exception in a few words: its type, what became of the transaction, and what led to it.
-inline std::string describe(const std::exception_ptr& error) {
-    const auto ours = [](const char* type, const txhooks::Error& e) {
-        std::string text = std::string{type} + ' ' + name(e.outcome());
-        if (e.cause()) text += " <- " + describe(e.cause());
-        return text;
-    };
-    try {
-        std::rethrow_exception(error);
-    } catch (const txhooks::EngineError& e) {
-        return ours(("EngineError " + code_name(e.code())).c_str(), e);
-    } catch (const txhooks::TransactionLost& e) {
-        return ours("TransactionLost", e);
-    } catch (const txhooks::TransactionAborted& e) {
-        return ours("TransactionAborted", e);
-    } catch (const txhooks::CommitUnknown& e) {
-        return ours("CommitUnknown", e);
-    } catch (const txhooks::ConnectionBroken&) {
-        return "ConnectionBroken";
-    } catch (const txhooks::UsageError&) {
-        return "UsageError";
-    } catch (const std::exception& e) {
-        return e.what();
-    }
-}
-
-/// How a call ended: what it returned, or the exception in a few words.
-template <class Fn>
-std::string ending(Fn&& fn) {
-    try {
-        if constexpr (std::is_same_v<decltype(fn()), txhooks::Outcome>) {
-            return name(fn());
-        } else {
-            fn();
-            return "returned";
-        }
-    } catch (...) {
-        return describe(std::current_exception());
-    }
-}
+inline const auto codes_by_number =
+    std::exchange(engine_error_name, [](const txhooks::EngineError& e) { return code_name(e.code()); });
 
 /// A hooked connection on a database file with an empty table `t`, and what happened on it.
 template <class W>

@@ -166,8 +166,9 @@ struct Blocks {
     [[noreturn, gnu::cold, gnu::noinline]] static void refuse_engine(ConnectionState state) {
         if (state == ConnectionState::lost) throw ConnectionBroken{};
         throw UsageError{
-            "txhooks: the database is already in a transaction, begun by raw SQL or by another HookedConnection on "
-            "the same database; end it first, or open it with Atomic or atomic(fn)"};
+            "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
+            "same "
+            "database, or because autocommit is off; end it first, and open it with Atomic or atomic(fn)"};
     }
 
     template <class Db, class Options>
