@@ -72,7 +72,7 @@ TEST_CASE("call_after_commit: runs at once when no connection is bound, and what
     CHECK(ran.text() == "1");
 }
 
-TEST_CASE("call_after_commit: reports what a robust hook throws when no connection is bound", "[S21][S22]") {
+TEST_CASE("call_after_commit: reports what a robust hook throws when no connection is bound", "[ambient][S21][S22]") {
     const std::string said = support::stderr_of(
         [] { call_after_commit(txhooks::robust, [] { throw std::runtime_error{"mail is down"}; }); });
     CHECK(said == "txhooks: a robust hook threw: mail is down\n");
@@ -80,7 +80,7 @@ TEST_CASE("call_after_commit: reports what a robust hook throws when no connecti
 
 // ---- One bound
 
-TEST_CASE("call_after_commit: registers on the bound connection, in one order with its own hooks", "[S2][S11][S12]") {
+TEST_CASE("call_after_commit: registers on the bound connection, in one order with its own hooks", "[ambient][S2][S11][S12]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -95,7 +95,7 @@ TEST_CASE("call_after_commit: registers on the bound connection, in one order wi
     CHECK(db.log() == Log{"BEGIN", "SAVEPOINT txhooks_1", "RELEASE txhooks_1", "COMMIT"});
 }
 
-TEST_CASE("call_after_commit: runs at once when the bound connection is in no block", "[S1]") {
+TEST_CASE("call_after_commit: runs at once when the bound connection is in no block", "[ambient][S1]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -107,7 +107,7 @@ TEST_CASE("call_after_commit: runs at once when the bound connection is in no bl
     CHECK(ran.text() == "1,2,3");
 }
 
-TEST_CASE("call_after_commit: goes with the savepoint it was called in", "[S25][S26]") {
+TEST_CASE("call_after_commit: goes with the savepoint it was called in", "[ambient][S25][S26]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -129,7 +129,7 @@ TEST_CASE("call_after_commit: goes with the savepoint it was called in", "[S25][
     CHECK(ran.text() == "1,3");
 }
 
-TEST_CASE("call_after_commit: copies its arguments at the call", "[S3]") {
+TEST_CASE("call_after_commit: copies its arguments at the call", "[ambient][S3]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{static_cast<Connection&>(db)};
@@ -139,7 +139,7 @@ TEST_CASE("call_after_commit: copies its arguments at the call", "[S3]") {
     CHECK(ran.text() == "a,aa,aaa");
 }
 
-TEST_CASE("call_after_commit: gives a robust hook's failure to the sink of the bound connection", "[S21]") {
+TEST_CASE("call_after_commit: gives a robust hook's failure to the sink of the bound connection", "[ambient][S21]") {
     Fake db;
     Sink sink{db};
     Trace ran;
@@ -152,7 +152,7 @@ TEST_CASE("call_after_commit: gives a robust hook's failure to the sink of the b
     CHECK(sink.text() == "42");
 }
 
-TEST_CASE("call_after_commit: refuses what on_commit of the bound connection refuses", "[S4][S8][S9]") {
+TEST_CASE("call_after_commit: refuses what on_commit of the bound connection refuses", "[ambient][S4][S8][S9]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -171,7 +171,7 @@ TEST_CASE("call_after_commit: refuses what on_commit of the bound connection ref
     CHECK(ran.text() == "");
 }
 
-TEST_CASE("call_after_commit: a hook outlives the scope it was registered in", "[S2]") {
+TEST_CASE("call_after_commit: a hook outlives the scope it was registered in", "[ambient][S2]") {
     Fake db;
     Trace ran;
     Atomic tx{db};
@@ -208,7 +208,7 @@ TEST_CASE("call_after_commit: the nearest scope counts, also when only the outer
     CHECK(ran.text() == "2,3,1,4");
 }
 
-TEST_CASE("call_after_commit: a call that names its connection never guesses", "[S10]") {
+TEST_CASE("call_after_commit: a call that names its connection never guesses", "[ambient][S10]") {
     Fake db;
     Fake other;
     Trace ran;
@@ -227,7 +227,7 @@ TEST_CASE("call_after_commit: a call that names its connection never guesses", "
     CHECK(ran.text() == "1,2,3,5,4");
 }
 
-TEST_CASE("ambient: a scope that ends by an exception takes its binding with it", "[S28]") {
+TEST_CASE("ambient: a scope that ends by an exception takes its binding with it", "[ambient][S28]") {
     Fake db;
     Trace ran;
     CHECK_THROWS_AS(db.atomic([&] {
@@ -242,7 +242,7 @@ TEST_CASE("ambient: a scope that ends by an exception takes its binding with it"
     tx.rollback();
 }
 
-TEST_CASE("ambient: scopes may end in any order, and the nearest of those left counts") {
+TEST_CASE("ambient: scopes may end in any order, and the nearest of those left counts", "[ambient][ambient]") {
     std::array<int, 4> order{0, 1, 2, 3};
     do {
         std::array<std::optional<Fake>, 3> db;
@@ -267,7 +267,7 @@ TEST_CASE("ambient: scopes may end in any order, and the nearest of those left c
 
 // ---- Hooks that call it
 
-TEST_CASE("call_after_commit: in a hook it runs at once, before the hook's siblings", "[S15]") {
+TEST_CASE("call_after_commit: in a hook it runs at once, before the hook's siblings", "[ambient][S15]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -281,7 +281,7 @@ TEST_CASE("call_after_commit: in a hook it runs at once, before the hook's sibli
     CHECK(ran.text() == "1,1.1,2");
 }
 
-TEST_CASE("call_after_commit: in a block that a hook opens it waits for that block", "[S16]") {
+TEST_CASE("call_after_commit: in a block that a hook opens it waits for that block", "[ambient][S16]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -297,7 +297,7 @@ TEST_CASE("call_after_commit: in a block that a hook opens it waits for that blo
     CHECK(ran.text() == "1,1.1,2");
 }
 
-TEST_CASE("call_after_commit: a hook sees what is bound where it runs, and may bind another connection", "[S13]") {
+TEST_CASE("call_after_commit: a hook sees what is bound where it runs, and may bind another connection", "[ambient][S13]") {
     Fake db;
     Fake other;
     Trace ran;
@@ -321,7 +321,7 @@ TEST_CASE("call_after_commit: a hook sees what is bound where it runs, and may b
     CHECK(ran.text() == "1,2,3");
 }
 
-TEST_CASE("call_after_commit: in a detached hook nothing is bound but what its runner has bound", "[S60]") {
+TEST_CASE("call_after_commit: in a detached hook nothing is bound but what its runner has bound", "[ambient][S60]") {
     Fake db;
     Trace ran;
     DetachedHooks after;
@@ -335,7 +335,7 @@ TEST_CASE("call_after_commit: in a detached hook nothing is bound but what its r
     tx.rollback();
 }
 
-TEST_CASE("call_after_commit: the destructor of a discarded hook's capture registers on the enclosing block", "[S27]") {
+TEST_CASE("call_after_commit: the destructor of a discarded hook's capture registers on the enclosing block", "[ambient][S27]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -350,7 +350,7 @@ TEST_CASE("call_after_commit: the destructor of a discarded hook's capture regis
 
 // ---- A connection that dies while it is bound
 
-TEST_CASE("ambient: a bound connection that dies is not used, nor is another instead", "[S57]") {
+TEST_CASE("ambient: a bound connection that dies is not used, nor is another instead", "[ambient][S57]") {
     Fake outer;
     Trace ran;
     const AmbientConnection around{outer};
@@ -372,7 +372,7 @@ TEST_CASE("ambient: a bound connection that dies is not used, nor is another ins
     CHECK(ran.text() == "3,4");
 }
 
-TEST_CASE("ambient: a connection that dies with a block open is still bound while it discards", "[S27][S57]") {
+TEST_CASE("ambient: a connection that dies with a block open is still bound while it discards", "[ambient][S27][S57]") {
     std::optional<Fake> db{std::in_place};
     Sink sink{*db};
     Trace ran;
@@ -384,7 +384,7 @@ TEST_CASE("ambient: a connection that dies with a block open is still bound whil
     CHECK_THROWS_AS(deep_below(ran, "2"), txhooks::ConnectionBroken);
 }
 
-TEST_CASE("ambient: scopes and connections may end in any order") {
+TEST_CASE("ambient: scopes and connections may end in any order", "[ambient][ambient]") {
     std::array<std::size_t, 6> order{0, 1, 2, 3, 4, 5};
     do {
         Fake outermost;
@@ -424,7 +424,7 @@ TEST_CASE("ambient: scopes and connections may end in any order") {
 
 // ---- Threads
 
-TEST_CASE("ambient: another thread has no part in the binding", "[S56]") {
+TEST_CASE("ambient: another thread has no part in the binding", "[ambient][S56]") {
     Fake db;
     std::string ran;
     const AmbientConnection here{db};
@@ -447,7 +447,7 @@ TEST_CASE("ambient: another thread has no part in the binding", "[S56]") {
     CHECK(ran == "abcde");
 }
 
-TEST_CASE("ambient: threads bind at the same time and each registers on its own", "[S56]") {
+TEST_CASE("ambient: threads bind at the same time and each registers on its own", "[ambient][S56]") {
     constexpr int rounds = 200;
     std::vector<std::string> ran(8);
     std::vector<std::thread> threads;
@@ -514,7 +514,7 @@ private:
 
 }  // namespace
 
-TEST_CASE("ambient: a thread of a pool brings nothing from one job to the next", "[S28][S56]") {
+TEST_CASE("ambient: a thread of a pool brings nothing from one job to the next", "[ambient][S28][S56]") {
     constexpr int jobs = 500;
     std::mutex mutex;
     std::vector<std::string> ran;
@@ -555,7 +555,7 @@ TEST_CASE("ambient: a thread of a pool brings nothing from one job to the next",
 
 // ---- Coroutines
 
-TEST_CASE("ambient: a coroutine carries the connection itself, and names it", "[S56]") {
+TEST_CASE("ambient: a coroutine carries the connection itself, and names it", "[ambient][S56]") {
     Fake db;
     Fake of_the_resumer;
     std::string ran;
@@ -580,7 +580,7 @@ TEST_CASE("ambient: a coroutine carries the connection itself, and names it", "[
     tx.rollback();
 }
 
-TEST_CASE("ambient: a coroutine binds anew after it was resumed", "[S56]") {
+TEST_CASE("ambient: a coroutine binds anew after it was resumed", "[ambient][S56]") {
     Fake db;
     Trace ran;
     const auto story = [](Fake& on, Trace& to) -> Task {
@@ -606,7 +606,7 @@ TEST_CASE("ambient: a coroutine binds anew after it was resumed", "[S56]") {
     CHECK(task.error() == "nothing");
 }
 
-TEST_CASE("ambient: a scope that ends on another thread than it began on ends the program", "[S56]") {
+TEST_CASE("ambient: a scope that ends on another thread than it began on ends the program", "[ambient][S56]") {
     const auto story = [](Fake& on) -> Task {
         const AmbientConnection here{on};
         co_await elsewhere;
@@ -625,7 +625,7 @@ TEST_CASE("ambient: a scope that ends on another thread than it began on ends th
 
 // ---- Cost
 
-TEST_CASE("ambient: binding and registering allocate nothing") {
+TEST_CASE("ambient: binding and registering allocate nothing", "[ambient][ambient]") {
     Fake db;
     db.keep_log(false);
     int ran = 0;
