@@ -80,7 +80,8 @@ TEST_CASE("call_after_commit: reports what a robust hook throws when no connecti
 
 // ---- One bound
 
-TEST_CASE("call_after_commit: registers on the bound connection, in one order with its own hooks", "[ambient][S2][S11][S12]") {
+TEST_CASE("call_after_commit: registers on the bound connection, in one order with its own hooks",
+          "[ambient][S2][S11][S12]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
@@ -297,7 +298,8 @@ TEST_CASE("call_after_commit: in a block that a hook opens it waits for that blo
     CHECK(ran.text() == "1,1.1,2");
 }
 
-TEST_CASE("call_after_commit: a hook sees what is bound where it runs, and may bind another connection", "[ambient][S13]") {
+TEST_CASE("call_after_commit: a hook sees what is bound where it runs, and may bind another connection",
+          "[ambient][S13]") {
     Fake db;
     Fake other;
     Trace ran;
@@ -335,7 +337,8 @@ TEST_CASE("call_after_commit: in a detached hook nothing is bound but what its r
     tx.rollback();
 }
 
-TEST_CASE("call_after_commit: the destructor of a discarded hook's capture registers on the enclosing block", "[ambient][S27]") {
+TEST_CASE("call_after_commit: the destructor of a discarded hook's capture registers on the enclosing block",
+          "[ambient][S27]") {
     Fake db;
     Trace ran;
     const AmbientConnection here{db};
