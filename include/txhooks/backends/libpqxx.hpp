@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// Commit hooks on `pqxx::connection` (libpqxx 6.4; written for 7 and 8, where it is final and must be borrowed, but not
+/// tried there):
+///
+///     txhooks::HookedConnection<pqxx::connection> db{"dbname=app"};
+///     db.atomic([&](pqxx::transaction_base& tx) {
+///         tx.exec("INSERT INTO user ...");
+///         db.on_commit(send_welcome_email, user_id);
+///     });
+///
+/// libpqxx runs SQL through transaction objects. The outermost block has one, which a function given to `atomic` may
+/// take, nested ones too; elsewhere it is `db.adapter().session()`. While the block is open libpqxx refuses any other on
+/// the connection, and a subtransaction is not possible: open a nested block. Leave `commit()` and `abort()` of that object
+/// alone: they end its use, not the transaction, and the block can only roll back then. Errors are thrown as libpqxx
+/// throws them.
+///
+/// The witness is a savepoint, `txhooks_0`, set with BEGIN and released with COMMIT, each in one string and one round trip:
+/// COMMIT is only reached in the transaction that the block began, and if no statement of it has failed.
+///
+/// - It costs a second transaction id for every block that writes. `SET TRANSACTION` and `pg_export_snapshot()` fail in a
+///   block, as PostgreSQL has it in a savepoint: give the isolation level with `.begin`.
+/// - libpqxx does not say in what state the connection is. So a transaction begun by raw SQL outside of blocks is not
+///   noticed (the block becomes part of it, and ends it); a loss inside is noticed when the block, or a nested one, ends;
+///   and it is not known what became of it.
+/// - The connection does not reconnect by itself while a block is open (`inhibit_reactivation` of libpqxx 6, which is off
+///   after it). What is in doubt or could not be rolled back is over after `db.disconnect(); db.reset();`.
+/// - A stream or a pipeline that is unfinished stops both ends of a block with `pqxx::usage_error`: finish it before.
+
+#include <txhooks/backends/detail/postgres_begin.hpp>
+#include <txhooks/txhooks.hpp>
+
+#include <pqxx/connection>
+#include <pqxx/except>
+#include <pqxx/nontransaction>
+#include <pqxx/version>
+
+#include <concepts>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <string>
+
+namespace txhooks {
+namespace postgres::detail {
+
+#if PQXX_VERSION_MAJOR < 7
+using PqxxConnection = pqxx::connection_base;
+#else
+using PqxxConnection = pqxx::connection;
+#endif
+
+// The SQLSTATE with which the server answered, or nothing. libpqxx 6 has it in the type alone for some.
+inline std::string pqxx_sqlstate(const std::exception_ptr& error) noexcept {
+    if (not error) return {};
+    try {
+        std::rethrow_exception(error);
+    } catch (const pqxx::serialization_failure&) {
+        return "40001";
+    } catch (const pqxx::deadlock_detected&) {
+        return "40P01";
+    } catch (const pqxx::statement_completion_unknown&) {
+        return {};
+    } catch (const pqxx::transaction_rollback&) {
+        return "40000";
+    } catch (const pqxx::sql_error& e) {
+        return e.sqlstate();
+    } catch (...) {
+        return {};
+    }
+}
+
+}  // namespace postgres::detail
+
+template <std::derived_from<postgres::detail::PqxxConnection> Backend>
+class BackendAdapter<Backend> {
+public:
+    using begin_options = postgres::Begin;
+
+    explicit BackendAdapter(Backend& db) noexcept : db_{db} {}
+
+    /// What runs SQL in a block. Throws: `UsageError` outside.
+    pqxx::transaction_base& session() {
+        if (not session_) throw UsageError{"txhooks: session() outside an atomic block; open one, or a pqxx::work"};
+        return *session_;
+    }
+
+    void begin(const postgres::Begin& options) {
+        session_.emplace(db_);
+        try {
+            postgres::detail::begin("BEGIN; SAVEPOINT txhooks_0", options, [this](const char* sql) { execute(sql); });
+        } catch (...) {
+            if (not db_.is_open()) end();
+            throw;
+        }
+        stay_disconnected(true);
+        ours_ = true;
+    }
+
+    CommitResult commit() noexcept {
+        try {
+            execute("RELEASE txhooks_0; COMMIT");
+            end();
+            return {Outcome::committed};
+        } catch (const pqxx::usage_error&) {  // something of the user's is unfinished; nothing was sent
+            return {Outcome::still_open, std::current_exception()};
+        } catch (...) {
+            return failed_commit(std::current_exception());
+        }
+    }
+
+    void rollback() {
+        if (not session_) return;
+        std::exception_ptr error = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
+        if (error) {  // it may have been interrupted
+            replace_closed_session();
+            error = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
+        }
+        const std::string state = postgres::detail::pqxx_sqlstate(error);
+        const bool idle = not error or state == no_transaction or not failure_of("ROLLBACK");
+        const bool was_ours = ours_;
+        if (not idle) {
+            // An unfinished stream of the user's needs its transaction object.
+            unfinished_ = true;
+            if (not db_.is_open()) end();
+            std::rethrow_exception(error);
+        }
+        end();
+        if (was_ours and error) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
+    }
+
+    void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
+    void release(unsigned n) { numbered("RELEASE txhooks_%u", n); }
+    void rollback_to(unsigned n) { numbered("ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n); }
+
+    ConnectionState state() const noexcept {
+        if (unfinished_) return ConnectionState::lost;
+        if (not session_) return ConnectionState::idle;  // as far as is known
+        return db_.is_open() ? ConnectionState::open : ConnectionState::lost;
+    }
+
+    void reset() noexcept {
+        if (session_ and db_.is_open()) {
+            replace_closed_session();
+            if (failure_of("ROLLBACK")) return;
+        }
+        end();
+        unfinished_ = false;
+    }
+
+    /// For `retry`: a serialization failure (40001), or the victim of a deadlock (40P01).
+    bool transient(const std::exception_ptr& error) const noexcept {
+        const std::string state = postgres::detail::pqxx_sqlstate(error);
+        return state == "40001" or state == "40P01";
+    }
+
+private:
+    static constexpr const char* no_transaction = "25P01";
+    static constexpr const char* failed_transaction = "25P02";
+    static constexpr const char* no_savepoint = "3B001";
+
+    void execute(const char* sql) { session_->exec(std::string{sql}); }
+
+    std::exception_ptr failure_of(const char* sql) noexcept {
+        try {
+            execute(sql);
+            return nullptr;
+        } catch (...) {
+            return std::current_exception();
+        }
+    }
+
+    void numbered(const char* pattern, unsigned n) {
+        char sql[80];
+        std::snprintf(sql, sizeof sql, pattern, n, n);
+        const std::exception_ptr error = failure_of(sql);
+        if (not error) return;
+        const std::string state = postgres::detail::pqxx_sqlstate(error);
+        if (state == no_savepoint or state == no_transaction) throw TransactionLost{Outcome::unknown, error};
+        if (state == failed_transaction) throw TransactionAborted{error};
+        std::rethrow_exception(error);
+    }
+
+    CommitResult failed_commit(const std::exception_ptr& error) noexcept {
+        const std::string state = postgres::detail::pqxx_sqlstate(error);
+        if (state == no_transaction) return {Outcome::unknown, error, true};
+        if (state.empty()) return ended(Outcome::unknown, error);
+        // If the session lives on, it has answered. In no transaction: it was COMMIT that failed. Else that was not reached.
+        if (not failure_of("BEGIN; ROLLBACK")) return ended(Outcome::rolled_back, error);
+        if (state == no_savepoint) return {Outcome::unknown, error, true};
+        try {
+            rollback();
+        } catch (const TransactionLost&) {
+            return {Outcome::unknown, error, true};
+        } catch (...) {
+            return ended(Outcome::unknown, error);
+        }
+        if (state == failed_transaction) return {Outcome::rolled_back};  // a statement had failed
+        return {Outcome::rolled_back, error};
+    }
+
+    CommitResult ended(Outcome outcome, const std::exception_ptr& error) noexcept {
+        end();
+        return {outcome, error};
+    }
+
+    // After the user has called commit() or abort() of the transaction object it takes another to go on.
+    void replace_closed_session() noexcept {
+        try {
+            { const pqxx::nontransaction free{db_}; }  // refused while there is another
+            session_.emplace(db_);
+        } catch (...) {
+            // It was not closed, or the connection is gone.
+        }
+    }
+
+    void end() noexcept {
+        if (ours_) stay_disconnected(false);
+        ours_ = false;
+        session_.reset();
+    }
+
+    // libpqxx 6 would reconnect, and the rest of the block would run outside of any transaction.
+    void stay_disconnected([[maybe_unused]] bool stay) noexcept {
+#if PQXX_VERSION_MAJOR < 7
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+        db_.inhibit_reactivation(stay);
+#pragma GCC diagnostic pop
+#endif
+    }
+
+    Backend& db_;
+    std::optional<pqxx::nontransaction> session_;  // while a block is open
+    bool ours_ = false;
+    bool unfinished_ = false;  // a ROLLBACK has failed
+};
+
+}  // namespace txhooks

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+
+#include <txhooks/backends/libpqxx.hpp>
+
+#include "support/catch.hpp"
+#include "support/postgres_scene.hpp"
+#include "support/pqxx_scene.hpp"
+#include "support/tcp_proxy.hpp"
+
+#include <pqxx/pqxx>
+
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace support;
+using txhooks::Atomic;
+using txhooks::postgres::Isolation;
+
+// libpqxx 6.4 loses the result that told it of a dead connection.
+extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() {
+    return "leak:libpqxx";
+}
+
+TEST_CASE("libpqxx: a hook runs if and only if its row is there", "[S11][S12][S25][S26][S33]") {
+    PqxxScene scene;
+    scene.db.atomic([&](pqxx::transaction_base& tx) {
+        tx.exec("INSERT INTO t VALUES (1)");
+        scene.hook(1);
+        scene.db.atomic([&](pqxx::transaction_base& same) {
+            CHECK(&same == &tx);
+            scene.row(2);
+        });
+        CHECK(outcome_of([&] { scene.db.atomic([&] { scene.row(1); }); }) == "23505");
+        CHECK(scene.hooks.empty());
+        CHECK(scene.truth().empty());
+    });
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEST_CASE("libpqxx: a borrowed connection begins its blocks as it is asked to", "[S38][S53]") {
+    const PostgresScene<> scene;
+    pqxx::connection connection{scene.server()};
+    {
+        txhooks::HookedConnection db{connection};
+        db.atomic({.begin = {.isolation = Isolation::serializable, .read_only = true, .deferrable = true}},
+                  [](pqxx::transaction_base& tx) {
+                      CHECK(tx.exec("SHOW transaction_isolation")[0][0].as<std::string>() == "serializable");
+                      CHECK(tx.exec("SHOW transaction_read_only")[0][0].as<std::string>() == "on");
+                      CHECK(tx.exec("SHOW transaction_deferrable")[0][0].as<std::string>() == "on");
+                  });
+    }
+    pqxx::work tx{connection};
+    CHECK(tx.exec("SHOW transaction_isolation")[0][0].as<std::string>() == "read committed");
+}
+
+TEST_CASE("libpqxx: a block in which an error was swallowed is rolled back", "[S45][P01][P18]") {
+    PqxxScene scene;
+    CHECK(outcome_of([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  CHECK(scene.attempt("SELECT 1 / 0") == "22012");
+                  scene.hook(2);
+              });
+          }) == "TransactionAborted rolled_back");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEST_CASE("libpqxx: a COMMIT that fails has rolled back", "[S46][P02][P18]") {
+    PqxxScene scene;
+    CHECK(outcome_of([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  scene.run("CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+                  scene.run("INSERT INTO later VALUES (1), (1)");
+              });
+          }) == "23505");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEST_CASE("libpqxx: a lost transaction runs no hook", "[S50][P08][P18]") {
+    struct Row {
+        const char* sql;
+        const char* truth;
+    };
+    const auto row = GENERATE(values<Row>({
+        {"COMMIT", "1"},
+        {"ROLLBACK", ""},
+        {"COMMIT; BEGIN", "1"},
+        {"ROLLBACK; BEGIN; INSERT INTO t VALUES (2)", ""},
+        {"COMMIT AND CHAIN", "1"},
+        {"SAVEPOINT s; ROLLBACK AND CHAIN", ""},
+        {"PREPARE TRANSACTION 'pqxx'", ""},
+        {"INSERT INTO t VALUES (2); COMMIT; SELECT 1 / 0", "1,2"},
+    }));
+    const bool commits = GENERATE(true, false);
+    CAPTURE(row.sql, commits);
+    PqxxScene scene;
+    SECTION("of one block") {
+        Atomic tx{scene.db};
+        scene.row(1);
+        scene.attempt(row.sql);
+        CHECK(without_cause(outcome_of([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); })) ==
+              "TransactionLost unknown");
+    }
+    SECTION("of a nested one") {
+        Atomic tx{scene.db};
+        scene.row(1);
+        {
+            Atomic inner{scene.db};
+            scene.attempt(row.sql);
+            CHECK(without_cause(outcome_of([&] { commits ? static_cast<void>(inner.commit()) : inner.rollback(); })) ==
+                  "TransactionLost unknown");
+        }
+        CHECK(outcome_of([&] { tx.commit(); }) == "TransactionLost unknown");
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == row.truth);
+    attempt(scene.others(), "ROLLBACK PREPARED 'pqxx'");
+    CHECK(scene.goes_on());
+}
+
+TEST_CASE("libpqxx: another transaction object on the connection is refused, before and in a block", "[S41]") {
+    PqxxScene scene;
+    {
+        pqxx::work theirs{scene.db};
+        CHECK(outcome_of([&] { Atomic tx{scene.db}; }) == "usage_error");
+        theirs.exec("INSERT INTO t VALUES (1)");
+        theirs.commit();
+    }
+    scene.db.atomic([&] {
+        scene.row(2);
+        CHECK(outcome_of([&] { pqxx::work theirs{scene.db}; }) == "usage_error");
+    });
+    CHECK(scene.hooks == "2");
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
+}
+
+TEST_CASE("libpqxx: a block is not committed while something is unfinished", "[S47]") {
+    PqxxScene scene;
+    {
+        Atomic tx{scene.db};
+        scene.row(1);
+        {
+            pqxx::stream_to rows{scene.db.adapter().session(), "t"};
+            rows << std::make_tuple(2);
+            CHECK(outcome_of([&] { tx.commit(); }) == "usage_error");
+            rows.complete();
+        }
+        scene.hook(2);
+        tx.commit();
+    }
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
+}
+
+TEST_CASE("libpqxx: a raw BEGIN outside of blocks is not noticed, and ended with the block", "[S41]") {
+    PqxxScene scene;
+    {
+        pqxx::nontransaction raw{scene.db};
+        raw.exec("BEGIN; INSERT INTO t VALUES (1)");
+    }
+    scene.db.atomic([&] { scene.row(2); });
+    CHECK(scene.hooks == "2");
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
+}
+
+// ---- Connections that die
+
+TEST_CASE("libpqxx: a COMMIT that is not answered is in doubt", "[S48][P05][P18]") {
+    const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after);
+    TcpProxy proxy{postgres_port()};
+    PqxxScene scene{"host=127.0.0.1 port=" + std::to_string(proxy.port())};
+    const int pid = scene.db.backendpid();
+    CHECK(outcome_of([&] {
+              scene.db.atomic([&] {
+                  scene.row(1);
+                  proxy.arm("COMMIT", how);
+              });
+          }) == "CommitUnknown unknown <- broken_connection");
+    CHECK(scene.hooks.empty());
+    CHECK(outcome_of([&] { scene.hook(2); }) == "ConnectionBroken");
+    while (run(scene.others(), "SELECT count(*) FROM pg_stat_activity WHERE pid = " + std::to_string(pid)) != "0")
+        std::this_thread::yield();
+    CHECK(scene.truth() == (how == Cut::request ? "" : "1"));
+    scene.reconnect();
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEST_CASE("libpqxx: a session that is ended in a block takes it along, and nothing runs in the next one",
+          "[S48][S50][P04]") {
+    const bool meets_it = GENERATE(true, false);
+    PqxxScene scene;
+    std::optional<Atomic<PqxxScene::Db>> tx{std::in_place, scene.db};
+    scene.row(1);
+    run(scene.others(), "SELECT pg_terminate_backend(" + std::to_string(scene.db.backendpid()) + ", 5000)");
+    if (meets_it) {
+        CHECK(outcome_of([&] { scene.row(2); }) == "broken_connection");
+        CHECK(outcome_of([&] { scene.row(3); }) == "broken_connection");
+        CHECK(outcome_of([&] { scene.hook(3); }) == "TransactionLost unknown");
+        CHECK(outcome_of([&] { tx->commit(); }) == "TransactionLost unknown");
+    } else {
+        CHECK(outcome_of([&] { tx->commit(); }) == "CommitUnknown unknown <- broken_connection");
+    }
+    tx.reset();
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    scene.reconnect();
+    CHECK(scene.goes_on());
+}
+
+TEST_CASE("libpqxx: a connection that cannot begin is left as it was", "[S40]") {
+    PqxxScene scene;
+    run(scene.others(), "SELECT pg_terminate_backend(" + std::to_string(scene.db.backendpid()) + ", 5000)");
+    CHECK(outcome_of([&] { Atomic tx{scene.db}; }) == "broken_connection");
+    CHECK_FALSE(scene.db.in_atomic_block());
+    CHECK(scene.told.empty());
+    scene.reconnect();
+    CHECK(scene.goes_on());
+}
+
+TEST_CASE("libpqxx: begin, commit, rollback and both ends of a nested block are a round trip each", "[S13]") {
+    TcpProxy proxy{postgres_port()};
+    PqxxScene scene{"host=127.0.0.1 port=" + std::to_string(proxy.port())};
+    scene.db.atomic([] {});
+    proxy.round_trips();
+    scene.db.atomic([&] { scene.hook(1); });
+    CHECK(proxy.round_trips() == 2);
+    scene.db.atomic([&] { scene.db.atomic([] {}); });
+    CHECK(proxy.round_trips() == 4);
+    {
+        Atomic tx{scene.db};
+        Atomic inner{scene.db};
+        inner.rollback();
+        tx.rollback();
+    }
+    CHECK(proxy.round_trips() == 4);
+}
