@@ -50,13 +50,15 @@ struct Blocks {
 
     template <class Db, class Hook, class... Args>
     static void register_hook(Db& db, Hook&& hook, Args&&... args) {
-        refuse_unfit<Args...>(hook);
+        detail::check_hook<Hook, Args...>();
+        refuse_empty(hook);
         store<Hook, Args...>(db, [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
     }
 
     template <class Db, class Hook, class... Args>
     static void register_robust_hook(Db& db, Hook&& hook, Args&&... args) {
-        refuse_unfit<Args...>(hook);
+        detail::check_hook<Hook, Args...>();
+        refuse_empty(hook);
         store<Hook, Args...>(db, [&] {
             return [report = db.report_,
                     hook = detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...)]() mutable {
@@ -69,9 +71,8 @@ struct Blocks {
         });
     }
 
-    template <class... Args, class Hook>
-    static void refuse_unfit(const Hook& hook) {
-        detail::check_hook<const Hook&, Args...>();
+    template <class Hook>
+    static void refuse_empty(const Hook& hook) {
         if (detail::is_empty(hook))
             throw UsageError{"txhooks: on_commit() was given an empty function; register only what can be called"};
     }
