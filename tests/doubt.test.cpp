@@ -212,7 +212,7 @@ TEST_CASE("Doubt: a hook that throws, or leaves a block open, is told as after a
     CHECK(s.db.usable());
 }
 
-TEST_CASE("Doubt: a hook may open a block with the same Doubt", "[doubt][S16]") {
+TEST_CASE("Doubt: a hook may open a block with a Doubt, but not with the one that is busy with it", "[doubt][S16]") {
     Scene s;
     s.db.atomic({.resolve = &s.doubt}, [&] {
         s.db.on_commit([&] {
@@ -276,4 +276,24 @@ TEST_CASE("Doubt: in the scopes of tests there is none, and the hooks run or are
     CHECK(hooks.size() == 1);
     hooks.run();
     CHECK(s.ran.text() == "1,2");
+}
+
+TEST_CASE("Doubt: is lent to one open block at a time, also on another connection", "[doubt][S60]") {
+    Scene s;
+    Db other;
+    DetachedHooks after;
+    s.db.atomic({.resolve = &s.doubt}, [&] {
+        s.act("1");
+        CHECK_THROWS_AS(other.atomic({.resolve = &s.doubt}, [] {}), UsageError);
+    });
+    s.db.atomic({.detach = &after}, [&] { CHECK_THROWS_AS(other.atomic({.detach = &after}, [] {}), UsageError); });
+    CHECK(s.ran.text() == "1");
+    CHECK(other.log().empty());
+}
+
+TEST_CASE("Doubt: is refused in the scopes of tests where it would be in production", "[doubt][rolled_back]") {
+    Scene s;
+    DetachedHooks after;
+    testing::RolledBack test{s.db};
+    CHECK_THROWS_AS(s.db.atomic({.detach = &after, .resolve = &s.doubt}, [] {}), UsageError);
 }

@@ -1103,3 +1103,68 @@ TEST_CASE("Atomic: one that was ended by an outer one does not disturb a later t
     CHECK(db.log() == Log{"BEGIN", "INSERT z", "COMMIT"});
     check_clean(db);
 }
+
+TEST_CASE("rollback: a block cannot end while hooks are discarded from it", "[S26][S27][S39]") {
+    Fake db;
+    Reports reports{db};
+    Trace ran;
+    std::string told;
+    {
+        Atomic tx{db};
+        db.on_commit(ran.hook("a"));
+        {
+            Atomic inner{db};
+            db.on_commit(AtDestruction{[&] { told = what_leaves([&] { tx.commit(); }); }});
+            db.on_commit(ran.hook("b"));
+            inner.rollback();
+        }
+        CHECK(told == "UsageError");
+        CHECK(ran.text().empty());
+        tx.commit();
+    }
+    CHECK(ran.text() == "a");
+    check_clean(db);
+}
+
+TEST_CASE("rollback: hooks that a discarded capture commits into the same DetachedHooks are not lost", "[S27][S60]") {
+    Fake db;
+    Reports reports{db};
+    Trace ran;
+    DetachedHooks after;
+    const auto commit_another = [&] { db.atomic({.detach = &after}, [&] { db.on_commit(ran.hook("b")); }); };
+    CHECK(what_leaves([&] {
+              db.atomic({.detach = &after}, [&] {
+                  db.on_commit(AtDestruction{commit_another});
+                  throw support::Deliberate{};
+              });
+          }) == "deliberate");
+    CHECK(after.size() == 1);
+    after.run();
+    CHECK(ran.text() == "b");
+    check_clean(db);
+}
+
+TEST_CASE("atomic: a block that is ended in the function given to it is told so", "[S42][S57]") {
+    Fake db;
+    Reports reports{db};
+    std::optional<Atomic<Fake>> outer{std::in_place, db};
+    CHECK(what_leaves([&] { db.atomic([&] { outer.reset(); }); }) == "UsageError");
+    check_clean(db);
+}
+
+TEST_CASE("atomic: nothing that could throw is done with the result after COMMIT", "[S30]") {
+    struct Fragile {
+        Fragile() = default;
+        Fragile(Fragile&&) { throw support::Deliberate{}; }
+    };
+    Fake db;
+    Trace ran;
+    CHECK(what_leaves([&] {
+              static_cast<void>(db.atomic([&] {
+                  db.on_commit(ran.hook("1"));
+                  return Fragile{};
+              }));
+          }) == "nothing");
+    CHECK(ran.text() == "1");
+    check_clean(db);
+}

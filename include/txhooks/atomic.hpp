@@ -51,7 +51,8 @@ public:
     /// Returns `Outcome::committed`, or `Outcome::rolled_back` after `set_rollback(true)`.
     ///
     /// Throws, and then the block has ended with its hooks discarded: `TransactionAborted` (it could only roll back),
-    /// `TransactionLost`, `CommitUnknown` (the connection is broken), or the engine's own exception (rolled back). `HookError`: the data is committed, a hook threw.
+    /// `TransactionLost`, `CommitUnknown` (the connection is broken), or the engine's own exception (rolled back).
+    /// `HookError`: the data is committed and the block has ended; a hook threw, later ones are discarded.
     /// Throws, and the block is still open with its hooks: the engine's own exception while `active()` (SQLite busy, a
     /// deferred constraint: repair it or wait, and call `commit()` again); `UsageError` when a block inside this one is
     /// open. `UsageError` also on a block that has already ended.

@@ -71,10 +71,16 @@ private:
     HookList* release() {
         HookList* const hooks = held_.hooks == nullptr ? new HookList : held_.hooks;
         held_.hooks = nullptr;
+        lent_ = true;
         return hooks;
     }
 
     void adopt(HookList& hooks) noexcept {
+        if (held_.hooks !=
+            nullptr) {  // filled by another block meanwhile: `hooks` is what is left of one that rolled back
+            delete &hooks;
+            return;
+        }
         DetachedHooks filled;
         filled.held_.hooks = &hooks;
         *this = static_cast<DetachedHooks&&>(filled);
@@ -98,6 +104,7 @@ private:
         detail::Reporter report;
     };
     Held held_;
+    bool lent_ = false;  // to an open block
 };
 
 }  // namespace txhooks

@@ -20,7 +20,7 @@ namespace txhooks {
 ///         db.atomic({.resolve = &doubt}, [&] { ... });
 ///     } catch (const txhooks::CommitUnknown&) {
 ///         txhooks::HookedConnection fresh{reconnect()};
-///         doubt.resolve(fresh);
+///         if (doubt.in_doubt()) doubt.resolve(fresh);    // not if no hook waited: look for the data yourself
 ///     }
 ///
 /// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and it

@@ -78,6 +78,7 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
 // Ends the open block, in which `error` was thrown. Returns whether nothing of it can have been committed.
 template <class Db>
 bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
+    if (not db.in_atomic_block()) return false;  // ended in fn
     const std::exception_ptr failure = Blocks::roll_back_quietly(Blocks::outermost(detail::core(db)), nullptr);
     if (not failure) return true;
     try {

@@ -112,7 +112,10 @@ private:
 inline unsigned attempt(MYSQL* db, const std::string& sql) {
     if (mysql_real_query(db, sql.data(), sql.size()) != 0) return mysql_errno(db);
     for (;;) {
-        if (MYSQL_RES* const result = mysql_store_result(db)) mysql_free_result(result);
+        if (MYSQL_RES* const result = mysql_store_result(db))
+            mysql_free_result(result);
+        else if (mysql_field_count(db) != 0)
+            return mysql_errno(db);
         const int next = mysql_next_result(db);
         if (next > 0) return mysql_errno(db);
         if (next < 0) return 0;

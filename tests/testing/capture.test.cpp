@@ -248,3 +248,35 @@ TEST_CASE("CapturedHooks: keeps the hooks of a COMMIT that reported an error and
     CHECK(hooks.size() == 1);
     CHECK(s.sink.text() == "late");
 }
+
+TEST_CASE("CapturedHooks: what was kept before a RolledBack inside can be run and dropped while it stands",
+          "[capture][rolled_back]") {
+    Scene s;
+    CapturedHooks hooks{s.db};
+    s.act("1");
+    const bool run = GENERATE(true, false);
+    {
+        RolledBack test{s.db};
+        s.db.atomic([&] { s.db.on_commit([&] { s.act("2"); }); });
+        run ? hooks.run() : hooks.discard();
+        CHECK(hooks.size() == 0);
+        CHECK(s.ran.text() == (run ? "1,2" : ""));
+        s.act("3");
+    }
+    CHECK(hooks.size() == 1);
+    CHECK_FALSE(s.db.committed("3"));
+    hooks.run();
+    CHECK(s.ran.text() == (run ? "1,2,3" : "3"));
+}
+
+TEST_CASE("CapturedHooks: a block that a discarded capture leaves open is closed", "[capture][S58]") {
+    Scene s;
+    std::optional<Atomic<HookedConnection<FakeBackend>>> left;
+    CapturedHooks hooks{s.db};
+    s.db.atomic([&] { s.db.on_commit(support::AtDestruction{[&] { left.emplace(s.db); }}); });
+    hooks.discard();
+    CHECK_FALSE(left->active());
+    CHECK(s.sink.sentences() == Log{"txhooks: a hook returned with an atomic block still open; it is rolled back"});
+    s.act("1");
+    CHECK(hooks.size() == 1);
+}

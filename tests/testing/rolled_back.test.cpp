@@ -153,7 +153,9 @@ TEST_CASE("RolledBack: a transaction that was ended inside is noticed", "[rolled
     s.db.execute("COMMIT");
     CHECK_THROWS_AS(tx.commit(), TransactionLost);
     CHECK(s.ran.text().empty());
-    CHECK_THROWS_AS(s.db.atomic([] {}), UsageError);
+    CHECK_THROWS_AS(s.db.atomic([] {}), TransactionLost);
+    CHECK_THROWS_AS(s.db.on_commit([] {}), TransactionLost);
+    CHECK_THROWS_AS(s.db.reset(), UsageError);
     CHECK_THROWS_AS(test.end(), TransactionLost);
     CHECK(s.db.usable());
     s.db.atomic([&] { s.act("2"); });
@@ -262,4 +264,23 @@ TEST_CASE("RolledBack: detached hooks are handed over when their block commits",
                                 }),
                     std::runtime_error);
     CHECK(after.size() == 0);
+}
+
+TEST_CASE("RolledBack: can be ended by a hook, or in a function given to atomic", "[rolled_back][S42]") {
+    Scene s;
+    std::optional<RolledBack> test{std::in_place, s.db};
+    if (GENERATE(true, false)) {
+        s.db.atomic([&] {
+            s.db.on_commit([&] {
+                test->end();
+                s.ran.note("1");
+            });
+            s.db.on_commit(s.ran.hook("2"));
+        });
+        CHECK(s.ran.text() == "1,2");
+    } else {
+        CHECK_THROWS_AS(s.db.atomic([&] { test->end(); }), UsageError);
+    }
+    CHECK(s.db.log().back() == "ROLLBACK");
+    CHECK(s.db.usable());
 }

@@ -171,6 +171,8 @@ public:
 
     Outcome fate() const noexcept { return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE); }
 
+    void reset() noexcept { ours_ = false; }
+
     /// For `retry`: a serialization failure (40001), or the victim of a deadlock (40P01).
     bool transient(const std::exception_ptr& error) const noexcept {
         try {

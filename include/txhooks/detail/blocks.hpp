@@ -23,7 +23,7 @@ struct Block {
         savepoint,
         half_released,  // a savepoint whose RELEASE failed: it may be gone
         joined,
-        copying,  // no block: the copy of a hook that is being made in its parent
+        pinned,  // no block: while a hook is being copied into its parent, or discarded, that one cannot end
     };
 
     Connection* db;  // null once the block has ended
@@ -83,12 +83,12 @@ struct Blocks {
         if (not must_store(db)) [[unlikely]]
             return HookList::run_at_once(make);
         if constexpr (detail::copies_run_user_code<Copied...>) {
-            const Copying copying{db};
+            const Pinned pinned{db};
             db.hooks_->template emplace<true>([&] {
                 try {
                     return make();
                 } catch (...) {
-                    copying.close_left_open();
+                    pinned.close_left_open();
                     throw;
                 }
             });
@@ -114,6 +114,7 @@ struct Blocks {
         if (db.phase_ == Phase::doomed) return true;
         const ConnectionState state = db.verb_state();
         if (state == ConnectionState::lost) throw ConnectionBroken{};
+        refuse_lost_base(db, state);
         if (state != between_blocks(db))
             throw UsageError{
                 "txhooks: on_commit() in a transaction that this connection did not begin: now would be too early and "
@@ -121,13 +122,14 @@ struct Blocks {
         return false;
     }
 
-    // Around code of the user's that copies a hook into the current block: until it is done that one cannot end.
-    class Copying {
+    // Around code of the user's that copies a hook into the current block, or destroys one of it: until it is done that
+    // block cannot end.
+    class Pinned {
     public:
-        explicit Copying(Connection& db) noexcept { push_nested(db, block_, Kind::copying); }
-        Copying(const Copying&) = delete;
-        Copying& operator=(const Copying&) = delete;
-        ~Copying() {
+        explicit Pinned(Connection& db) noexcept { push_nested(db, block_, Kind::pinned); }
+        Pinned(const Pinned&) = delete;
+        Pinned& operator=(const Pinned&) = delete;
+        ~Pinned() {
             Block** link = &block_.db->current_;
             while (*link != &block_) link = &(*link)->parent;  // over blocks that were left open
             *link = block_.parent;
@@ -243,9 +245,11 @@ struct Blocks {
     [[gnu::cold, gnu::noinline]] static void open_staged(Db& db, Block& block, const Options& options) {
         const ConnectionState state = db.verb_state();
         if (state == ConnectionState::failed) throw TransactionAborted{};
+        refuse_lost_base(db, state);
         if (state != between_blocks(db)) refuse_engine(state);
+        if (options.resolve != nullptr) check_doubt(db, *options.resolve, options.detach);
         if (options.resolve != nullptr and db.stage_ == nullptr) {
-            prepare_doubt(db, *options.resolve, options.detach);
+            prepare_doubt(db, *options.resolve);
         } else if (options.detach != nullptr) {
             prepare_detached(db, *options.detach);
         }
@@ -294,6 +298,7 @@ struct Blocks {
         refuse_out_of_order(db, block);
         if (db.phase_ != Phase::in_block or block.roll_back or not engine_is(db, ConnectionState::open)) [[unlikely]]
             return commit_unsound(db, block);
+        if (block.kind == Kind::outermost) return committed_or_throw(db, block, db.verb_commit());
         if (block.kind == Kind::staged) return commit_staged(db, block);
         if (block.kind == Kind::savepoint) release(db, block);
         pop(db);
@@ -451,8 +456,8 @@ struct Blocks {
         Connection& db = *block.db;
         block.taken = db.current_->taken;
         for (; db.current_ != &block; pop(db))
-            if (db.current_->kind == Kind::copying)
-                die("txhooks: a block was destroyed while a hook was being copied into it");
+            if (db.current_->kind == Kind::pinned)
+                die("txhooks: a block was destroyed while a hook was being copied into it, or discarded from it");
         note_loss_if_gone(db);
         if (block.kind == Kind::outermost or block.kind == Kind::staged) return roll_back_outermost(db);
         pop(db);
@@ -630,6 +635,11 @@ struct Blocks {
         return db.stage_ != nullptr and db.stage_->captured != nullptr ? db.stage_->captured : &db.own_hooks_;
     }
 
+    // The transaction that staged blocks are savepoints in has ended.
+    static void refuse_lost_base(Connection& db, ConnectionState state) {
+        if (is_based(db) and state == ConnectionState::idle) throw TransactionLost{db.verb_fate()};
+    }
+
     // What the engine says while no block is open.
     static ConnectionState between_blocks(const Connection& db) noexcept {
         return is_based(db) ? ConnectionState::open : ConnectionState::idle;
@@ -650,6 +660,12 @@ struct Blocks {
     static void discard(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
         if (hooks.empty(mark)) return;
         const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};  // also while the hooks are a detached block's
+        if (db.current_ == nullptr) return destroy(db, hooks, mark);
+        const Pinned pinned{db};
+        destroy(db, hooks, mark);
+    }
+
+    static void destroy(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
         HookList::Run run{hooks, mark};
         const Block* const around = db.current_;
         run.discard();
@@ -664,9 +680,10 @@ struct Blocks {
     static void refuse_out_of_order(const Connection& db, const Block& block) {
         if (db.current_ == &block) [[likely]]
             return;
-        throw UsageError{db.current_->kind == Kind::copying
-                             ? "txhooks: this block cannot end while a hook is being copied into it"
-                             : "txhooks: this block still has an open block inside; end that one first"};
+        throw UsageError{
+            db.current_->kind == Kind::pinned
+                ? "txhooks: this block cannot end while a hook is being copied into it, or discarded from it"
+                : "txhooks: this block still has an open block inside; end that one first"};
     }
 
     [[noreturn, gnu::cold, gnu::noinline]] static void refuse_ended() {
@@ -713,6 +730,10 @@ struct Blocks {
 
     // While a detached block is open the connection owns the list: nobody can run it too early.
     static void prepare_detached(Connection& db, DetachedHooks& after) {
+        if (after.lent_)
+            throw UsageError{
+                "txhooks: the DetachedHooks or Doubt given to this block is that of another open block; give each its "
+                "own"};
         if (after.busy() or after.size() != 0)
             throw UsageError{
                 "txhooks: the DetachedHooks given to this block still holds hooks of an earlier one; run() or "
@@ -721,19 +742,28 @@ struct Blocks {
         db.detach_ = &after;
     }
 
-    static void prepare_doubt(Connection& db, DoubtState& doubt, const DetachedHooks* detach) {
+    static void check_doubt(const Connection& db, const DoubtState& doubt, const DetachedHooks* detach) {
         if (detach != nullptr)
             throw UsageError{"txhooks: resolve and detach exclude each other: the Doubt keeps the hooks of its block"};
         if (not db.has_markers())
             throw UsageError{
                 "txhooks: this backend cannot mark a COMMIT, so a doubt about it cannot be resolved; open the block "
                 "without .resolve"};
-        if (doubt.in_doubt_)
+        if (doubt.in_doubt_ or doubt.hooks_.busy())
             throw UsageError{
-                "txhooks: the Doubt given to this block still has an earlier COMMIT to resolve; resolve() or discard() "
-                "it first"};
-        doubt.renew_marker();
+                "txhooks: the Doubt given to this block still has an earlier COMMIT to resolve, or runs the hooks of "
+                "one; "
+                "resolve() or discard() it first, or give this block another"};
+    }
+
+    static void prepare_doubt(Connection& db, DoubtState& doubt) {
         prepare_detached(db, doubt.hooks_);
+        try {
+            doubt.renew_marker();
+        } catch (...) {
+            take_back_detached(db);
+            throw;
+        }
         db.doubt_ = &doubt;
     }
 
@@ -752,6 +782,7 @@ struct Blocks {
         db.detach_ = nullptr;
         db.doubt_ = nullptr;
         db.hooks_ = usual_hooks(db);
+        if (after != nullptr) after->lent_ = false;
         return after;
     }
 
@@ -782,7 +813,7 @@ inline void Connection::set_rollback(bool roll_back) {
     if (current_ == nullptr)
         throw UsageError{"txhooks: set_rollback() outside an atomic block; there is nothing to roll back"};
     detail::Block* block = current_;
-    while (block->kind == Kind::joined or block->kind == Kind::copying) block = block->parent;
+    while (block->kind == Kind::joined or block->kind == Kind::pinned) block = block->parent;
     block->roll_back = roll_back;
 }
 
@@ -797,6 +828,7 @@ inline bool Connection::usable() const noexcept {
 
 inline void Connection::reset() {
     if (current_ != nullptr) throw UsageError{"txhooks: reset() in an atomic block; end the open blocks first"};
+    if (detail::Blocks::is_based(*this)) throw UsageError{"txhooks: reset() in a RolledBack; end that first"};
     verb_reset();
     if (verb_state() != ConnectionState::idle)
         throw UsageError{

@@ -35,34 +35,54 @@ consteval void check_result() {
                   "txhooks: atomic(fn) returns the result of fn, which therefore must be movable");
 }
 
+// Does `act`. If that throws, the block is rolled back, if it is open still.
+template <class Act>
+decltype(auto) or_roll_back(Block& block, const Act& act) {
+    try {
+        return act();
+    } catch (...) {
+        if (block.db != nullptr) Blocks::roll_back_quietly(block, std::current_exception());
+        throw;
+    }
+}
+
+// The result is made where the caller gets it: after `end`, the COMMIT, nothing is moved that could throw.
+template <class Make, class End>
+auto return_after(const Make& make, const End& end) -> decltype(make()) {
+    decltype(make()) result = make();
+    end(result);
+    return result;
+}
+
 // The function form of a block.
 template <class Db, class Fn, class Session>
 auto run_atomic(Db& db, const BlockOptions<typename Db::begin_options>& options, Fn&& fn, Session session)
     -> decltype(detail::call(static_cast<Fn&&>(fn), session)) {
     using Result = decltype(detail::call(static_cast<Fn&&>(fn), session));
-    using Value = std::remove_cvref_t<Result>;
     check_result<Result>();
     Block block;
     Blocks::open(db, block, options);
-    try {
-        if constexpr (std::is_void_v<Result>) {
-            detail::call(static_cast<Fn&&>(fn), session);
-            Blocks::commit(db, block);
-        } else {
-            Result result = detail::call(static_cast<Fn&&>(fn), session);
-            if (result_traits<Value>::failed(result))
+    const auto called = [&]() -> Result {
+        return or_roll_back(block, [&]() -> Result { return detail::call(static_cast<Fn&&>(fn), session); });
+    };
+    const auto end = [&](const auto&... result) {
+        or_roll_back(block, [&] {
+            if (block.db == nullptr) Blocks::refuse_ended();  // in fn
+            if ((result_traits<std::remove_cvref_t<decltype(result)>>::failed(result) or ... or false))
                 Blocks::roll_back_quietly(block, nullptr);
             else
                 Blocks::commit(db, block);
-            if constexpr (std::is_rvalue_reference_v<Result>)
-                return static_cast<Result>(result);
-            else
-                return result;
-        }
-    } catch (...) {
-        // Open still: fn threw, or COMMIT left the transaction open.
-        if (block.db != nullptr) Blocks::roll_back_quietly(block, std::current_exception());
-        throw;
+        });
+    };
+    if constexpr (std::is_void_v<Result>) {
+        called();
+        end();
+    } else if constexpr (std::is_reference_v<Result>) {
+        Result result = called();
+        end(result);
+        return static_cast<Result>(result);
+    } else {
+        return return_after(called, end);
     }
 }
 

@@ -61,6 +61,7 @@ struct Stages {
         db.hooks_ = Blocks::usual_hooks(db);
         db.phase_ = Blocks::rest(db);
         if (stage.base != nullptr and not(Blocks::is_based(db) and db.stage_->base == stage.base)) {
+            stage.base->mark = db.hooks_->mark();  // it has no hooks of its own
             db.current_ = stage.base;
             db.phase_ = Phase::in_block;
             error = Blocks::roll_back(*stage.base, nullptr);
@@ -82,11 +83,16 @@ struct Stages {
             HookList& hooks;
             Uncaptured(Connection& on, Stage& under, HookList& captured) noexcept
                 : db{on}, stage{under}, hooks{captured} {
-                stage.captured = nullptr;
+                replace(&hooks, nullptr);
                 db.hooks_ = Blocks::usual_hooks(db);
             }
+            // In the stages inside `stage` too, which have it from there.
+            void replace(const HookList* from, HookList* to) const noexcept {
+                for (Stage* at = db.stage_; at != stage.outer; at = at->outer)
+                    if (at->captured == from) at->captured = to;
+            }
             ~Uncaptured() {
-                stage.captured = &hooks;
+                replace(nullptr, &hooks);
                 db.hooks_ = Blocks::usual_hooks(db);
             }
         } uncaptured{db, stage, hooks};

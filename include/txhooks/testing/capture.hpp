@@ -21,7 +21,8 @@ namespace txhooks::testing {
 ///
 /// Hooks of a block that rolled back are not among them, nor those registered outside every block, which run at once, nor
 /// those of a block with `detach`. Where one such scope stands in another, the inner one keeps what is committed in it.
-/// Together with `RolledBack` either may be the outer one. Scopes on one connection end in the reverse order of their
+/// Together with `RolledBack` either may be the outer one; what is kept outlives an inner `RolledBack`. A `Doubt` is not
+/// used: a COMMIT without an answer discards the hooks. Scopes on one connection end in the reverse order of their
 /// beginning, and before their connection: anything else terminates the program.
 class CapturedHooks {
 public:
@@ -45,17 +46,17 @@ public:
     /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that
     /// commit.
     /// Throws: `HookError` as `Atomic::commit` does, and then none is left; `UsageError` in an atomic block, and from one
-    /// of its own hooks.
+    /// of its own hooks; `ConnectionBroken`.
     void run() {
         if (hooks_.busy()) throw UsageError{"txhooks: run() on CapturedHooks whose hooks are already running"};
         detail::Stages::run(*db_, stage_, hooks_);
     }
 
     /// Destroys the kept hooks without running them. From one of its own hooks: does nothing.
-    /// Throws: `UsageError` in an atomic block.
+    /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
     void discard() {
         detail::Stages::refuse_open_block(*db_);
-        if (not hooks_.busy()) hooks_.discard(hooks_.start());
+        if (not hooks_.busy()) detail::Blocks::discard(*db_, hooks_, hooks_.start());
     }
 
 private:

@@ -44,6 +44,7 @@ private:
 /// - Nobody else sees the rows: code that uses a second connection needs tests with real commits.
 /// - What only a COMMIT can answer does not happen: a busy SQLite file, a deferred constraint (PostgreSQL: `SET
 ///   CONSTRAINTS ALL IMMEDIATE`), a serialization failure at COMMIT, `CommitUnknown`.
+/// - A `Doubt` is not used: there is none.
 /// - Begin options are accepted and change nothing: the transaction has begun.
 /// - On PostgreSQL a statement that fails outside every block aborts the whole test. Put it into a block.
 ///
