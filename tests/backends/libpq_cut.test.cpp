@@ -8,8 +8,10 @@
 #include "support/tcp_proxy.hpp"
 
 #include <txhooks/backends/libpq.hpp>
+#include <txhooks/testing/faults.hpp>
 
 #include <chrono>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -157,5 +159,23 @@ TEMPLATE_LIST_TEST_CASE("libpq cut: a ROLLBACK that is not answered breaks the c
     CHECK(truth_in_the_end(scene, pid).empty());
     PQreset(scene.handle);
     scene.db.reset();
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq: reset() forgets a transaction that was ended by hand after a ROLLBACK had failed",
+                        "[S49]", EveryWitness) {
+    using Adapter = txhooks::testing::FaultyAdapter<TestType>;
+    PostgresScene<Adapter> scene;
+    scene.db.adapter().faults.fail(txhooks::testing::Verb::rollback, txhooks::testing::When::before_effect,
+                                   std::runtime_error{"not sent"});
+    {
+        typename PostgresScene<Adapter>::Tx tx{scene.db};
+        scene.row(1);
+        CHECK(ending([&] { tx.rollback(); }) == "not sent");
+    }
+    CHECK(ending([&] { scene.db.reset(); }) == "UsageError");
+    scene.run("ROLLBACK");
+    scene.db.reset();
+    CHECK(scene.hooks.empty());
     CHECK(scene.goes_on());
 }
