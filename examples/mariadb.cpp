@@ -134,7 +134,7 @@ int tell(const std::string& option_file) {
 }  // namespace
 
 int main(int argc, char* argv[]) {
-    const char* const folder = std::getenv("TXHOOKS_MARIADB");
+    const char* const folder = std::getenv("TXHOOKS_MARIADB");  // NOLINT(concurrency-mt-unsafe): no other thread
     if (argc < 2 and folder == nullptr) {
         std::printf("usage: %s <option file>\n", argv[0]);
         return 2;

@@ -36,7 +36,7 @@ namespace txhooks {
 /// Delete its rows when they are older than the longest outage you wait for; the library never does.
 ///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
-class Doubt : public detail::DoubtState {
+class Doubt final : public detail::DoubtState {
 public:
     Doubt() = default;
 

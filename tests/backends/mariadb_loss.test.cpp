@@ -437,7 +437,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that end no transaction, also 
         {"SIGNAL SQLSTATE '45000'", 1644},
         {"XA START 'x'", 1400},
         {"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", 1568},
-        {"SET STATEMENT max_statement_time = 0.01 FOR SELECT SLEEP(10)"},
+        {"SET STATEMENT max_statement_time = 0.01 FOR SELECT SLEEP(10)", 1969},
         {"SET STATEMENT max_statement_time = 0.02 FOR INSERT INTO t SELECT 1000 + seq FROM seq_1_to_10000000", 1969},
         {"SAVEPOINT mine"},
         {"BEGIN NOT ATOMIC SAVEPOINT m; INSERT INTO t VALUES (7); ROLLBACK TO SAVEPOINT m; RELEASE SAVEPOINT m; END"},

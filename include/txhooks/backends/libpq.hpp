@@ -51,10 +51,7 @@ public:
 
     std::string_view tag() const noexcept { return last_ ? PQcmdStatus(last_.get()) : ""; }
     /// Of the first error: empty if there was none, or the server did not report it.
-    std::string_view sqlstate() const noexcept {
-        const char* const state = PQresultErrorField(error_.get(), PG_DIAG_SQLSTATE);
-        return state != nullptr ? state : "";
-    }
+    std::string_view sqlstate() const noexcept { return sqlstate_text(); }
     bool failed() const noexcept { return error_ != nullptr or not last_; }
 
     EngineError error(Outcome outcome) const noexcept {
@@ -62,13 +59,18 @@ public:
         std::snprintf(text, sizeof text, "%s", error_ ? PQresultErrorMessage(error_.get()) : PQerrorMessage(conn_));
         if (const std::size_t length = std::strlen(text); length != 0 and text[length - 1] == '\n')
             text[length - 1] = '\0';
-        return EngineError{PQresultStatus(error_.get()), sqlstate().data(), text, outcome};
+        return EngineError{PQresultStatus(error_.get()), sqlstate_text(), text, outcome};
     }
 
 private:
     struct Clear {
         void operator()(PGresult* result) const noexcept { PQclear(result); }
     };
+
+    const char* sqlstate_text() const noexcept {
+        const char* const state = PQresultErrorField(error_.get(), PG_DIAG_SQLSTATE);
+        return state != nullptr ? state : "";
+    }
 
     PGconn* conn_;
     std::unique_ptr<PGresult, Clear> last_;
@@ -236,7 +238,7 @@ private:
         const EngineError error = reply.error(open ? Outcome::still_open : Outcome::rolled_back);
         if (ours_ and reply.sqlstate() == "3B001")  // no such savepoint
             throw TransactionLost{Outcome::unknown, std::make_exception_ptr(error)};
-        throw error;
+        throw EngineError{error};
     }
 
     void numbered(const char* pattern, unsigned n) {

@@ -87,9 +87,9 @@ struct Statements {
         compound.remove_prefix(std::string_view{"BEGIN NOT ATOMIC "}.size());
         compound.remove_suffix(std::string_view{"END"}.size());
         for (unsigned done = 0; not compound.empty(); ++done) {
-            const std::size_t size = compound.find(';');
-            if (mysql_real_query(db, compound.data(), size) != 0) return done;
-            compound.remove_prefix(size + 1);
+            const std::string_view part = compound.substr(0, compound.find(';'));
+            if (mysql_real_query(db, part.data(), part.size()) != 0) return done;
+            compound.remove_prefix(part.size() + 1);
         }
         return Compounds::all;
     }
@@ -169,7 +169,7 @@ public:
             if (done("BEGIN NOT ATOMIC ROLLBACK TO SAVEPOINT txhooks_0;ROLLBACK AND NO CHAIN NO RELEASE;END")) return;
             const EngineError seen = this->error(Outcome::unknown);
             error = std::make_exception_ptr(seen);
-            if (not refresh()) throw seen;
+            if (not refresh()) throw EngineError{seen};
             if (not in_transaction() or seen.code() == detail::er_no_such_savepoint) break;
         }
         if (not was_ours or in_transaction())
@@ -335,7 +335,7 @@ private:
             throw UsageError{
                 "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "
                 "HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>>"};
-        throw seen;
+        throw EngineError{seen};
     }
 
     // Whether COMMIT can be sent again if it leaves the transaction open. If not, that is rolled back.
