@@ -21,8 +21,8 @@ namespace txhooks {
 ///     }                 // the connection is back in the pool
 ///     after.run();
 ///
-/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. Destroyed with hooks in it, it
-/// discards them and reports that to the error sink of their connection; destroyed by one of its own hooks, it
+/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. Destroyed with
+/// hooks in it, it discards them and reports that to the error sink of their connection; destroyed by one of its own hooks, it
 /// terminates the program.
 class DetachedHooks {
 public:
@@ -76,9 +76,8 @@ private:
     }
 
     void adopt(HookList& hooks) noexcept {
-        if (held_.hooks !=
-            nullptr) {  // filled by another block meanwhile: `hooks` is what is left of one that rolled back
-            delete &hooks;
+        if (held_.hooks != nullptr) {
+            delete &hooks;  // left by a block that rolled back; another one has filled this meanwhile
             return;
         }
         DetachedHooks filled;

@@ -180,8 +180,7 @@ public:
         try {
             std::rethrow_exception(error);
         } catch (const EngineError& e) {
-            const std::string_view state = e.sqlstate();
-            return state == "40001" or state == "40P01";
+            return detail::is_transient(e.sqlstate());
         } catch (...) {
             return false;
         }

@@ -152,7 +152,7 @@ public:
     /// For `retry`: a serialization failure (40001), or the victim of a deadlock (40P01).
     bool transient(const std::exception_ptr& error) const noexcept {
         const std::string state = postgres::detail::pqxx_sqlstate(error);
-        return state == "40001" or state == "40P01";
+        return postgres::detail::is_transient(state);
     }
 
 private:

@@ -152,10 +152,7 @@ struct Blocks {
             refuse_engine(db.verb_state());
         if (options.detach != nullptr) prepare_detached(db, *options.detach);
         try {
-            if constexpr (std::is_same_v<Db, Connection>)
-                db.verb_begin();
-            else
-                db.verb_begin(options.begin);
+            begin(db, options);
         } catch (...) {
             undo_begin(db);
             throw;
@@ -170,8 +167,7 @@ struct Blocks {
         if (state == ConnectionState::lost) throw ConnectionBroken{};
         throw UsageError{
             "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
-            "same "
-            "database, or because autocommit is off; end it first, and open it with Atomic or atomic(fn)"};
+            "same database, or because autocommit is off; end it first, and open it with Atomic or atomic(fn)"};
     }
 
     template <class Db, class Options>
@@ -211,6 +207,14 @@ struct Blocks {
         block.number = block.taken = number;
     }
 
+    template <class Db, class Options>
+    [[gnu::always_inline]] static void begin(Db& db, [[maybe_unused]] const Options& options) {
+        if constexpr (std::is_same_v<Db, Connection>)
+            db.verb_begin();
+        else
+            db.verb_begin(options.begin);
+    }
+
     template <class Db>
     static void set_savepoint(Db& db, unsigned number) {
         try {
@@ -240,7 +244,7 @@ struct Blocks {
 
     static bool active(const Block& block) noexcept { return block.db != nullptr and block.db->phase_ != Phase::lost; }
 
-    // An outermost block on a stage.
+    // An outermost block on a stage, or with a doubt.
     template <class Db, class Options>
     [[gnu::cold, gnu::noinline]] static void open_staged(Db& db, Block& block, const Options& options) {
         const ConnectionState state = db.verb_state();
@@ -257,10 +261,8 @@ struct Blocks {
         try {
             if (is_based(db))
                 set_savepoint(db, number);
-            else if constexpr (std::is_same_v<Db, Connection>)
-                db.verb_begin();
             else
-                db.verb_begin(options.begin);
+                begin(db, options);
         } catch (...) {
             take_back_detached(db);
             if (not is_based(db)) clear_engine(db);
@@ -404,18 +406,18 @@ struct Blocks {
     // The transaction is committed and the connection idle.
     [[gnu::noinline]] static void deliver(Connection& db, HookList::Mark mark) {
         if (db.detach_ != nullptr) return hand_over(db);
-        {
-            Running running{db, db.own_hooks_, mark};
-            run_hooks(running.hooks, db.on_hook_failure_, db.report_);
-        }
+        run(db, db.own_hooks_, mark);
         db.own_hooks_.trim();
     }
 
     // They are where a doubt would have left them.
     static void run_doubted(Connection& db, DetachedHooks& after) {
         const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};
-        HookList& hooks = *after.held_.hooks;
-        Running running{db, hooks, hooks.start()};
+        run(db, *after.held_.hooks, after.held_.hooks->start());
+    }
+
+    [[gnu::always_inline]] static void run(Connection& db, HookList& hooks, HookList::Mark mark) {
+        Running running{db, hooks, mark};
         run_hooks(running.hooks, db.on_hook_failure_, db.report_);
     }
 

@@ -4,7 +4,6 @@
 #include <txhooks/connection.hpp>
 #include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/die.hpp>
-#include <txhooks/detail/run_hooks.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/hook_list.hpp>
 #include <txhooks/options.hpp>
@@ -96,8 +95,7 @@ struct Stages {
                 db.hooks_ = Blocks::usual_hooks(db);
             }
         } uncaptured{db, stage, hooks};
-        Blocks::Running running{db, hooks, hooks.start()};
-        run_hooks(running.hooks, db.on_hook_failure_, db.report_);
+        Blocks::run(db, hooks, hooks.start());
     }
 };
 

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <string_view>
 
 namespace txhooks::postgres {
 
@@ -33,6 +34,11 @@ void begin(const char* plain, const Begin& options, Execute execute) {
                   options.read_only ? " READ ONLY" : "", options.deferrable ? " DEFERRABLE" : "",
                   plain + std::strlen("BEGIN"));
     execute(sql);
+}
+
+// A serialization failure, or the victim of a deadlock.
+inline bool is_transient(std::string_view sqlstate) noexcept {
+    return sqlstate == "40001" or sqlstate == "40P01";
 }
 
 }  // namespace detail
