@@ -168,8 +168,8 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 retry: two threads that read and then write los
     World<TestType> w{"WAL"};
     run(w.handle, "INSERT INTO t VALUES (0)");
     int hooks[2] = {0, 0};
-    const auto work = [&](int& ran) {
-        const Handle handle{w.file.path()};
+    const Handle handles[2] = {Handle{w.file.path()}, Handle{w.file.path()}};
+    const auto work = [&](const Handle& handle, int& ran) {
         txhooks::HookedConnection<sqlite3*, typename TestType::Adapter> db{handle.get()};
         for (int i = 0; i != each; ++i)
             retry(db, {.attempts = 1'000'000, .first_delay = 10us, .longest_delay = 2ms}, {.begin = TestType::begin},
@@ -182,13 +182,13 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 retry: two threads that read and then write los
     std::exception_ptr failed;
     std::thread thread{[&] {
         try {
-            work(hooks[0]);
+            work(handles[0], hooks[0]);
         } catch (...) {
             failed = std::current_exception();
         }
     }};
     try {
-        work(hooks[1]);
+        work(handles[1], hooks[1]);
     } catch (...) {
         thread.join();
         throw;
