@@ -1,66 +1,22 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
+#include "support/postgres_doubt.hpp"
 #include "support/postgres_scene.hpp"
 #include "support/tcp_proxy.hpp"
 
 #include <txhooks/backends/libpq.hpp>
-#include <txhooks/doubt.hpp>
 
-#include <chrono>
 #include <string>
-#include <thread>
 
 using namespace support;
-using txhooks::Doubt;
 using txhooks::Outcome;
-
-namespace {
-
-constexpr const char* marker_table =
-    "CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
-    "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
-
-template <class Adapter>
-struct DoubtScene {
-    TcpProxy proxy{postgres_port()};
-    PostgresScene<Adapter> scene{"host=127.0.0.1 port=" + std::to_string(proxy.port())};
-    Doubt doubt;
-
-    DoubtScene() { scene.run(marker_table); }
-
-    std::string markers() { return run(scene.others, "SELECT string_agg(committed::text, ',') FROM txhooks_commit"); }
-
-    // A block whose COMMIT meets `how`.
-    void lose(Cut how) {
-        std::thread end_of_patience{[this, how] {
-            if (how != Cut::no_answer) return;
-            while (not proxy.has_cut()) std::this_thread::yield();
-            std::this_thread::sleep_for(std::chrono::milliseconds{50});
-            proxy.close_all();
-        }};
-        const std::string told = ending([&] {
-            scene.db.atomic({.resolve = &doubt}, [&] {
-                scene.row(1);
-                scene.db.atomic([&] { scene.row(2); });
-                proxy.arm("COMMIT", how);
-            });
-        });
-        end_of_patience.join();
-        CHECK(told.rfind("CommitUnknown", 0) == 0);
-        CHECK(scene.hooks == "");
-        CHECK(doubt.in_doubt());
-        CHECK(doubt.size() == 2);
-    }
-};
-
-}  // namespace
 
 TEMPLATE_LIST_TEST_CASE("libpq doubt: a COMMIT that is not answered is resolved on a fresh connection",
                         "[doubt][S48][P05]", EveryWitness) {
     const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after, Cut::no_answer);
     CAPTURE(static_cast<int>(how));
-    DoubtScene<TestType> s;
+    DoubtScene<PostgresScene<TestType>> s;
     s.lose(how);
 
     PostgresHandle handle{s.scene.server()};
@@ -77,7 +33,7 @@ TEMPLATE_LIST_TEST_CASE("libpq doubt: a COMMIT that is not answered is resolved 
 }
 
 TEST_CASE("libpq doubt: what was resolved to rolled back stays so when the COMMIT arrives late", "[doubt][P05]") {
-    DoubtScene<EventWitness> s;
+    DoubtScene<PostgresScene<>> s;
     s.lose(Cut::no_answer);
     PostgresHandle handle{s.scene.server()};
     txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
@@ -93,7 +49,7 @@ TEST_CASE("libpq doubt: what was resolved to rolled back stays so when the COMMI
 }
 
 TEST_CASE("libpq doubt: asking twice gives one answer, also when the first one was lost", "[doubt]") {
-    DoubtScene<EventWitness> s;
+    DoubtScene<PostgresScene<>> s;
     s.lose(Cut::request);
     {
         TcpProxy proxy{postgres_port()};
@@ -111,7 +67,7 @@ TEST_CASE("libpq doubt: asking twice gives one answer, also when the first one w
 }
 
 TEST_CASE("libpq doubt: while the COMMIT may still come, resolve() waits for it, or throws", "[doubt]") {
-    DoubtScene<EventWitness> s;
+    DoubtScene<PostgresScene<>> s;
     s.lose(Cut::request);
     PostgresHandle still_at_work{s.scene.server()};
     run(still_at_work,
@@ -129,7 +85,7 @@ TEST_CASE("libpq doubt: while the COMMIT may still come, resolve() waits for it,
 
 TEMPLATE_LIST_TEST_CASE("libpq doubt: costs no round trip, and writes nothing where no hook waits", "[doubt]",
                         EveryWitness) {
-    DoubtScene<TestType> s;
+    DoubtScene<PostgresScene<TestType>> s;
     s.proxy.round_trips();
     s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(1); });
     CHECK(s.proxy.round_trips() == 2);
@@ -143,7 +99,7 @@ TEMPLATE_LIST_TEST_CASE("libpq doubt: costs no round trip, and writes nothing wh
 }
 
 TEST_CASE("libpq doubt: without the marker's table nothing is committed, and the error names it", "[doubt]") {
-    DoubtScene<EventWitness> s;
+    DoubtScene<PostgresScene<>> s;
     s.scene.run("DROP TABLE txhooks_commit");
     std::string said;
     try {

@@ -18,7 +18,7 @@
 /// (`UsageError`; finish it and try again). Rolling back ends them.
 
 #include <txhooks/backends/detail/libpq_history.hpp>
-#include <txhooks/backends/detail/postgres_begin.hpp>
+#include <txhooks/backends/detail/postgres.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <libpq-fe.h>
@@ -49,6 +49,7 @@ public:
         }
     }
 
+    int rows() const noexcept { return PQntuples(last_.get()); }
     std::string_view tag() const noexcept { return last_ ? PQcmdStatus(last_.get()) : ""; }
     /// Of the first error: empty if there was none, or the server did not report it.
     std::string_view sqlstate() const noexcept { return sqlstate_text(); }
@@ -131,19 +132,15 @@ public:
     CommitResult commit(const char* marker) noexcept {
         if (read_only_) return commit();
         const std::string_view before{Check::commit, std::strlen(Check::commit) - std::strlen("COMMIT")};
+        char insert[100];
+        std::snprintf(insert, sizeof insert, detail::write_marker, marker);
         char sql[300];
-        std::snprintf(sql, sizeof sql, "%.*sINSERT INTO txhooks_commit (id, committed) VALUES ('%s', true); COMMIT",
-                      static_cast<int>(before.size()), before.data(), marker);
+        std::snprintf(sql, sizeof sql, "%.*s%s; COMMIT", static_cast<int>(before.size()), before.data(), insert);
         return commit_by(sql);
     }
 
     bool was_committed(const char* marker) {
-        char sql[200];
-        std::snprintf(sql, sizeof sql,
-                      "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT DO NOTHING", marker);
-        execute(sql);
-        std::snprintf(sql, sizeof sql, "SELECT 1 FROM txhooks_commit WHERE id = '%s' AND committed", marker);
-        return execute(sql).tag() == "SELECT 1";
+        return detail::was_committed(marker, [this](const char* sql) { return execute(sql).rows(); });
     }
 
     void rollback() {

@@ -28,7 +28,7 @@
 ///   after it). What is in doubt or could not be rolled back is over after `db.disconnect(); db.reset();`.
 /// - A stream or a pipeline that is unfinished stops both ends of a block with `pqxx::usage_error`: finish it before.
 
-#include <txhooks/backends/detail/postgres_begin.hpp>
+#include <txhooks/backends/detail/postgres.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <pqxx/connection>
@@ -96,18 +96,25 @@ public:
         }
         stay_disconnected(true);
         ours_ = true;
+        read_only_ = options.read_only;
     }
 
-    CommitResult commit() noexcept {
-        try {
-            execute("RELEASE txhooks_0; COMMIT");
-            end();
-            return {Outcome::committed};
-        } catch (const pqxx::usage_error&) {  // something of the user's is unfinished; nothing was sent
-            return {Outcome::still_open, std::current_exception()};
-        } catch (...) {
-            return failed_commit(std::current_exception());
-        }
+    CommitResult commit() noexcept { return commit_by("RELEASE txhooks_0; COMMIT"); }
+
+    /// For `Doubt`. In one round trip, as without the marker.
+    CommitResult commit(const char* marker) noexcept {
+        if (read_only_) return commit();
+        char insert[100];
+        std::snprintf(insert, sizeof insert, postgres::detail::write_marker, marker);
+        char sql[150];
+        std::snprintf(sql, sizeof sql, "%s; RELEASE txhooks_0; COMMIT", insert);
+        return commit_by(sql);
+    }
+
+    bool was_committed(const char* marker) {
+        pqxx::nontransaction session{db_};
+        return postgres::detail::was_committed(marker,
+                                               [&](const char* sql) { return session.exec(std::string{sql}).size(); });
     }
 
     void rollback() {
@@ -159,6 +166,18 @@ private:
     static constexpr const char* no_transaction = "25P01";
     static constexpr const char* failed_transaction = "25P02";
     static constexpr const char* no_savepoint = "3B001";
+
+    CommitResult commit_by(const char* sql) noexcept {
+        try {
+            execute(sql);
+            end();
+            return {Outcome::committed};
+        } catch (const pqxx::usage_error&) {  // something of the user's is unfinished; nothing was sent
+            return {Outcome::still_open, std::current_exception()};
+        } catch (...) {
+            return failed_commit(std::current_exception());
+        }
+    }
 
     void execute(const char* sql) { session_->exec(std::string{sql}); }
 
@@ -234,6 +253,7 @@ private:
     Backend& db_;
     std::optional<pqxx::nontransaction> session_;  // while a block is open
     bool ours_ = false;
+    bool read_only_ = false;
     bool unfinished_ = false;  // a ROLLBACK has failed
 };
 

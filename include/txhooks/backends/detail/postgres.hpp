@@ -36,6 +36,20 @@ void begin(const char* plain, const Begin& options, Execute execute) {
     execute(sql);
 }
 
+// The row of a Doubt, written with COMMIT.
+constexpr const char* write_marker = "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', true)";
+
+// Whether it was written; if not, it never will be. `execute` runs a statement and returns its number of rows.
+template <class Execute>
+bool was_committed(const char* marker, Execute execute) {
+    char sql[200];
+    std::snprintf(sql, sizeof sql,
+                  "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT DO NOTHING", marker);
+    execute(sql);
+    std::snprintf(sql, sizeof sql, "SELECT 1 FROM txhooks_commit WHERE id = '%s' AND committed", marker);
+    return execute(sql) != 0;
+}
+
 // A serialization failure, or the victim of a deadlock.
 inline bool is_transient(std::string_view sqlstate) noexcept {
     return sqlstate == "40001" or sqlstate == "40P01";

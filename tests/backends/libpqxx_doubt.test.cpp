@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+
+#include "support/catch.hpp"
+#include "support/postgres_doubt.hpp"
+#include "support/pqxx_scene.hpp"
+
+#include <txhooks/backends/libpqxx.hpp>
+
+#include <pqxx/pqxx>
+
+#include <string>
+
+using namespace support;
+using txhooks::Outcome;
+
+TEST_CASE("libpqxx doubt: a COMMIT that is not answered is resolved on a fresh connection", "[doubt][S48][P05]") {
+    const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after, Cut::no_answer);
+    CAPTURE(static_cast<int>(how));
+    DoubtScene<PqxxScene> s;
+    s.lose(how);
+
+    PqxxScene::Db fresh{s.scene.server()};
+    const Outcome outcome = s.doubt.resolve(fresh);
+
+    // What was cut right after the request may come too late for the marker that resolve() has written.
+    const bool arrived = how == Cut::reply or (how == Cut::after and outcome == Outcome::committed);
+    CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
+    CHECK(s.scene.truth() == (arrived ? "1,2" : ""));
+    CHECK(s.scene.hooks == s.scene.truth());
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.markers() == (arrived ? "true" : "false"));
+}
+
+TEST_CASE("libpqxx doubt: a connection that can be used again resolves its own", "[doubt]") {
+    DoubtScene<PqxxScene> s;
+    s.lose(Cut::reply);
+    s.scene.reconnect();
+    CHECK(name(s.doubt.resolve(s.scene.db)) == "committed");
+    CHECK(s.scene.hooks == "1,2");
+    CHECK(s.scene.goes_on());
+}
+
+TEST_CASE("libpqxx doubt: while the COMMIT may still come, resolve() waits for it, or throws", "[doubt]") {
+    DoubtScene<PqxxScene> s;
+    s.lose(Cut::request);
+    run(s.others,
+        std::string{"BEGIN; INSERT INTO txhooks_commit (id, committed) VALUES ('"} + s.doubt.marker() + "', true)");
+    PqxxScene::Db fresh{s.scene.server()};
+    pqxx::nontransaction{fresh}.exec("SET lock_timeout = '50ms'");
+    CHECK(outcome_of([&] { s.doubt.resolve(fresh); }) == "55P03");
+    CHECK(s.doubt.in_doubt());
+    run(s.others, "COMMIT");
+    CHECK(name(s.doubt.resolve(fresh)) == "committed");
+    CHECK(s.scene.hooks == "1,2");
+}
+
+TEST_CASE("libpqxx doubt: costs no round trip, and writes nothing where no hook waits", "[doubt]") {
+    DoubtScene<PqxxScene> s;
+    s.scene.db.atomic([] {});
+    s.proxy.round_trips();
+    s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(1); });
+    CHECK(s.proxy.round_trips() == 2);
+    CHECK(s.scene.hooks == "1");
+    CHECK(s.markers() == "true");
+    s.scene.db.atomic({.resolve = &s.doubt}, [] {});
+    s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] { s.scene.hook(2); });
+    CHECK(s.proxy.round_trips() == 4);
+    CHECK(s.scene.hooks == "1,2");
+    CHECK(s.markers() == "true");
+}
+
+TEST_CASE("libpqxx doubt: a block that was ended behind our back leaves no marker", "[doubt][S50]") {
+    const std::string behind = GENERATE("ROLLBACK", "COMMIT", "ROLLBACK; BEGIN", "COMMIT AND CHAIN");
+    CAPTURE(behind);
+    DoubtScene<PqxxScene> s;
+    CHECK(outcome_of([&] {
+              s.scene.db.atomic({.resolve = &s.doubt}, [&] {
+                  s.scene.row(1);
+                  s.scene.run(behind);
+              });
+          }).rfind("TransactionLost", 0) == 0);
+    CHECK(s.scene.hooks == "");
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.markers() == "");
+    CHECK(s.scene.goes_on());
+}
+
+TEST_CASE("libpqxx doubt: without the marker's table nothing is committed, and the error names it", "[doubt]") {
+    DoubtScene<PqxxScene> s;
+    run(s.others, "DROP TABLE txhooks_commit");
+    std::string said;
+    try {
+        s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); });
+    } catch (const pqxx::sql_error& error) {
+        said = error.what();
+    }
+    CHECK(said.find("txhooks_commit") != std::string::npos);
+    CHECK(s.scene.truth() == "");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.goes_on());
+}
