@@ -371,8 +371,11 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a session that was ended before COMMIT le
     while (run(scene.others, "SELECT count(*) FROM pg_stat_activity WHERE pid = " + std::to_string(pid)) != "0")
         std::this_thread::yield();
     scene.hook(2);  // nothing shows it yet
-    CHECK(ending([&] { tx.commit(); }) ==
-          std::string{"CommitUnknown unknown <- EngineError "} + (timeout ? "25P03" : "57P01") + " unknown");
+    // It may be seen that the server closed the connection before it is seen why.
+    CHECK_THAT(ending([&] { tx.commit(); }),
+               Catch::Matchers::Equals(std::string{"CommitUnknown unknown <- EngineError "} +
+                                       (timeout ? "25P03" : "57P01") + " unknown") ||
+                   Catch::Matchers::Equals("CommitUnknown unknown <- EngineError without SQLSTATE unknown"));
     CHECK_FALSE(tx.active());
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());

@@ -57,12 +57,23 @@ std::string id_of(MYSQL* db) {
     return std::to_string(mysql_thread_id(db));
 }
 
+void await(MYSQL* other, const std::string& id, const std::string& sessions) {
+    while (values(other, "SELECT count(*) FROM information_schema.processlist WHERE id = " + id) != sessions)
+        std::this_thread::yield();
+}
+
+// KILL says nothing of when it takes effect.
+void kill_session(MYSQL* other, const std::string& id) {
+    run(other, "KILL " + id);
+    await(other, id, "0");
+}
+
 // Kills when the connection waits in its COMMIT.
-std::thread kill_in_commit(const std::string& what) {
-    return std::thread{[what] {
-        std::this_thread::sleep_for(std::chrono::milliseconds{200});
+std::thread kill_in_commit(const std::string& what, const std::string& id) {
+    return std::thread{[what, id] {
         Handle killer;
-        run(killer, "KILL " + what);
+        await(killer, id + " AND state = 'Waiting for backup lock'", "1");
+        run(killer, "KILL " + what + id);
     }};
 }
 
@@ -122,7 +133,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: one that is interrupted is in doubt in 
         lock = std::make_unique<NobodyCommits>();
         SECTION("KILL QUERY") {
             code = "1317";
-            std::thread killer = kill_in_commit("QUERY " + id_of(scene.handle));
+            std::thread killer = kill_in_commit("QUERY ", id_of(scene.handle));
             ended = ending([&] { return tx.commit(); });
             killer.join();
         }
@@ -204,12 +215,12 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a session killed before or in its COMMI
     typename Scene<TestType>::Tx tx{scene.db};
     scene.row(1);
     SECTION("before") {
-        run(scene.other, "KILL " + id_of(scene.handle));
+        kill_session(scene.other, id_of(scene.handle));
         CHECK(without_cause(ending([&] { return tx.commit(); })) == "CommitUnknown unknown");
     }
     SECTION("in it") {
         const NobodyCommits lock;
-        std::thread killer = kill_in_commit(id_of(scene.handle));
+        std::thread killer = kill_in_commit("", id_of(scene.handle));
         CHECK(without_cause(ending([&] { return tx.commit(); })) == "CommitUnknown unknown");
         killer.join();
     }
@@ -231,7 +242,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a session killed and noticed by user co
         CHECK(ending([&] {
                   scene.db.atomic([&] {
                       scene.row(1);
-                      run(scene.other, "KILL " + id_of(scene.handle));
+                      kill_session(scene.other, id_of(scene.handle));
                       throw std::runtime_error{attempt(scene.handle, "DO 0") != 0 ? "fn's own" : "not killed"};
                   });
               }) == "fn's own");
@@ -239,7 +250,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a session killed and noticed by user co
     } else {
         typename Scene<TestType>::Tx tx{scene.db};
         scene.row(1);
-        run(scene.other, "KILL " + id_of(scene.handle));
+        kill_session(scene.other, id_of(scene.handle));
         CHECK(attempt(scene.handle, "INSERT INTO t VALUES (2)") != 0);
         CHECK(ending([&] { scene.hook(2); }) == "TransactionLost unknown");
         CHECK(ending([&] { return tx.commit(); }) == "TransactionLost unknown");
@@ -257,7 +268,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a driver that reconnects by itself is a
     typename Scene<TestType>::Tx tx{scene.db};
     scene.row(1);
     const unsigned long before = mysql_thread_id(scene.handle);
-    run(scene.other, "KILL " + id_of(scene.handle));
+    kill_session(scene.other, id_of(scene.handle));
     while (attempt(scene.handle, "DO 0") != 0) {}
     CHECK(mysql_thread_id(scene.handle) != before);
     if (in_transaction) run(scene.handle, "BEGIN");
