@@ -21,9 +21,17 @@ class Connection;
 
 namespace detail {
 struct Block;
-struct Blocks;
 struct Stage;
+
+// Who works on a connection.
+struct Standing;
+struct Detaching;
+struct RollingBack;
+struct Registering;
+struct Opening;
+struct Committing;
 struct Stages;
+
 template <class Adapter>
 class Core;
 class DoubtState;
@@ -108,7 +116,12 @@ protected:
     }
 
 private:
-    friend struct detail::Blocks;
+    friend struct detail::Standing;
+    friend struct detail::Detaching;
+    friend struct detail::RollingBack;
+    friend struct detail::Registering;
+    friend struct detail::Opening;
+    friend struct detail::Committing;
     friend struct detail::Stages;
     friend class AmbientConnection;
 

@@ -12,6 +12,10 @@
 
 namespace txhooks {
 
+namespace detail {
+struct Detaching;
+}
+
 /// The hooks of a committed transaction, to be run away from its connection:
 ///
 ///     txhooks::DetachedHooks after;
@@ -63,7 +67,7 @@ public:
     }
 
 private:
-    friend struct detail::Blocks;
+    friend struct detail::Detaching;
 
     bool busy() const noexcept { return held_.hooks != nullptr and held_.hooks->busy(); }
 

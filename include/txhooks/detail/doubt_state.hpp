@@ -5,6 +5,8 @@
 
 namespace txhooks::detail {
 
+struct Committing;
+
 // What a block needs of a txhooks::Doubt.
 class DoubtState {
 protected:
@@ -20,7 +22,8 @@ protected:
     bool in_doubt_ = false;
 
 private:
-    friend struct Blocks;
+    friend struct Detaching;
+    friend struct Committing;
 
     virtual void renew_marker() = 0;
 };

@@ -10,8 +10,6 @@
 
 namespace txhooks::detail {
 
-struct Blocks;
-
 // A hook threw: does with the others as `policy` says.
 [[gnu::cold, gnu::noinline]] inline void run_after_failure(HookList::Run& run, HookFailure policy,
                                                            const Reporter& report) {
