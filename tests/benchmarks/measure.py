@@ -191,8 +191,8 @@ def exact(compiler, build):
     return figures
 
 
-def times(build, program, repetitions, seconds):
-    """The shortest of the repetitions, which are interleaved at random, in nanoseconds of processor time."""
+def times(build, program, repetitions, seconds, clock="cpu_time"):
+    """The shortest of the repetitions, which are interleaved at random, in nanoseconds."""
     report = build / f"{program}.json"
     output_of(
         build / program,
@@ -208,7 +208,7 @@ def times(build, program, repetitions, seconds):
         if run["run_type"] != "iteration":
             continue
         name = run["run_name"]
-        shortest[name] = min(shortest.get(name, float("inf")), run["cpu_time"])
+        shortest[name] = min(shortest.get(name, float("inf")), run[clock])
     return shortest
 
 
