@@ -2,7 +2,7 @@
 #pragma once
 
 #include <txhooks/detail/die.hpp>
-#include <txhooks/detail/run_hooks.hpp>
+#include <txhooks/detail/run_after_failure.hpp>
 #include <txhooks/error_sink.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/hook_list.hpp>
@@ -53,7 +53,11 @@ public:
         if (busy()) throw UsageError{"txhooks: run() on DetachedHooks whose hooks are already running"};
         const Held held = held_;  // a hook may move this object
         HookList::Run run{*held.hooks, held.hooks->start()};
-        detail::run_hooks(run, held.on_hook_failure, held.report);
+        try {
+            run();
+        } catch (...) {
+            detail::run_after_failure(run, held.on_hook_failure, held.report);
+        }
     }
 
     /// Destroys the hooks without running them. From one of its own hooks: does nothing. O(n).

@@ -26,14 +26,16 @@ namespace txhooks {
 /// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and it
 /// was not begun read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one, and then
 /// reads it. Where the block's is not there it never will be: a COMMIT that is still on its way fails on the row.
-/// (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.)
+/// (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits for the
+/// standbys that a COMMIT of that connection waits for, and then stands after a failover.
 ///
 /// The marker's table, once for each database:
 ///
 ///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,
 ///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
 ///
-/// Delete its rows when they are older than the longest outage you wait for; the library never does.
+/// The users of blocks and of `resolve` need SELECT, INSERT and UPDATE on it. Delete its rows when they are older than the
+/// longest outage you wait for; the library never does.
 ///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt final : public detail::DoubtState {

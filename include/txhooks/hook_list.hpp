@@ -153,36 +153,24 @@ public:
             trim_last_chunk();
     }
 
-    /// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
-    /// runs. What hooks push meanwhile is not part of it and stays in the list. O(1) to make, O(n) to run or discard.
-    class Run {
+    /// The hooks of a `Run`, while that lives.
+    class Walk {
     public:
-        Run(HookList& list, Mark from) noexcept
-            : list_{list}, from_{entry(from.at)}, at_{from_}, end_{entry(list.top_)} {
-            ++list_.walks_;
-        }
-        Run(const Run&) = delete;
-        Run& operator=(const Run&) = delete;
-
-        /// Discards what has not run, and gives the room of all of them back.
-        ~Run() {
-            discard();
-            --list_.walks_;
-            list_.give_back(from_, end_);
-        }
-
         /// Runs every hook that has not run.
         /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
         [[gnu::always_inline]] void operator()() {
             struct StepOver {
-                Run& run;
+                Walk& walk;
                 Entry* at;
-                ~StepOver() {
-                    if (at != run.end_) run.at_ = at->op(at, Action::skip);  // the one that threw
+                [[gnu::always_inline]] ~StepOver() {
+                    if (at != walk.end_) walk.at_ = at->op(at, Action::skip);  // the one that threw
                 }
             } step{*this, at_};
-            Entry* const end = at_ = end_;  // for a hook that calls or discards this very Run nothing is left
-            while (step.at != end) step.at = step.at->op(step.at, Action::run);
+            Entry* const end = at_ = end_;  // for a hook that calls or discards this very object nothing is left
+            if (step.at == end) return;
+            do {
+                step.at = step.at->op(step.at, Action::run);
+            } while (step.at != end);
         }
 
         /// Destroys the hooks that have not run.
@@ -195,11 +183,40 @@ public:
         /// How many have not run. O(n).
         std::size_t left() const noexcept { return count(at_, end_); }
 
-    private:
-        HookList& list_;
+    protected:
+        Walk(Entry* from, Entry* end) noexcept : from_{from}, at_{from}, end_{end} {}
+
         Entry* from_;
         Entry* at_;
         Entry* end_;
+    };
+
+    /// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
+    /// runs. What hooks push meanwhile is not part of it and stays in the list. O(1) to make, O(n) to run or discard.
+    class Run : public Walk {
+    public:
+        Run(HookList& list, Mark from) noexcept : Walk{entry(from.at), entry(list.top_)}, list_{list} {
+            ++list_.walks_;
+        }
+        Run(const Run&) = delete;
+        Run& operator=(const Run&) = delete;
+
+        /// Discards what has not run, and gives the room of all of them back.
+        [[gnu::always_inline]] ~Run() {
+            discard();
+            --list_.walks_;
+            list_.give_back(from_, end_);
+        }
+
+        /// Hands over the hooks that have not run: the caller runs or discards them.
+        Walk rest() noexcept {
+            const Walk all = *this;
+            at_ = end_;
+            return all;
+        }
+
+    private:
+        HookList& list_;
     };
 
 private:
@@ -328,11 +345,19 @@ private:
         ::operator delete(chunk);
     }
 
+    // Of a place before this chunk.
+    Chunk* chunk_of(const std::byte* at) const noexcept {
+        Chunk* chunk = chunk_->previous;
+        while (not chunk->holds(at)) chunk = chunk->previous;
+        return chunk;
+    }
+
     // Makes `at`, a place at or before the top, the top.
     void rewind(std::byte* at) noexcept {
-        Chunk* chunk = chunk_;
-        while (not chunk->holds(at)) chunk = chunk->previous;
-        use(chunk, at);
+        if (chunk_->holds(at)) [[likely]]
+            top_ = at;
+        else
+            use(chunk_of(at), at);
         poison_unused();
     }
 

@@ -12,7 +12,8 @@
 ///
 /// BEGIN, COMMIT, ROLLBACK and both ends of a nested block are one round trip each. COMMIT is believed only when the
 /// server answers `COMMIT`: it answers `ROLLBACK` where a statement had failed. Without an answer it is in doubt
-/// (`CommitUnknown`). With `synchronous_commit = off` a crash of the server may lose what it has answered.
+/// (`CommitUnknown`). With `synchronous_commit = off` a crash of the server may lose what it has answered; so may a failover
+/// if somebody has cancelled the wait for a standby.
 ///
 /// While a COPY, a query whose results are unread, or pipeline mode is on, a block can be neither opened nor committed
 /// (`UsageError`; finish it and try again). Rolling back ends them.

@@ -8,7 +8,7 @@
 #define TXHOOKS_DETAIL_COMMITTING_HPP
 
 #include <txhooks/detail/rolling_back.hpp>
-#include <txhooks/detail/run_hooks.hpp>
+#include <txhooks/detail/run_after_failure.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/hook_list.hpp>
 #include <txhooks/outcome.hpp>
@@ -163,21 +163,28 @@ struct Committing : RollingBack {
     }
 
     [[gnu::always_inline]] static void run(Connection& db, HookList& hooks, HookList::Mark mark) {
-        Running running{db, hooks, mark};
-        run_hooks(running.hooks, db.on_hook_failure_, db.report_);
+        HookList::Run run{hooks, mark};
+        try {
+            run();
+        } catch (...) {
+            return run_rest(db, run.rest());
+        }
+        close_left_open(db, nullptr);
     }
 
-    struct Running {
-        Connection& db;
-        HookList::Run hooks;
-
-        Running(Connection& on, HookList& list, HookList::Mark mark) noexcept : db{on}, hooks{list, mark} {}
-        [[gnu::always_inline]] ~Running() {
-            close_left_open(db, nullptr);
-            hooks.discard();  // after a hook that threw; what it destroys may leave a block open too
-            close_left_open(db, nullptr);
-        }
-    };
+    // A hook threw. Runs the others, or destroys them: that may leave a block open too.
+    [[gnu::cold, gnu::noinline]] static void run_rest(Connection& db, HookList::Walk&& rest) {
+        struct Ending {
+            Connection& db;
+            HookList::Walk& rest;
+            ~Ending() {
+                close_left_open(db, nullptr);
+                rest.discard();
+                close_left_open(db, nullptr);
+            }
+        } ending{db, rest};
+        run_after_failure(rest, db.on_hook_failure_, db.report_);
+    }
 };
 
 }  // namespace txhooks::detail

@@ -39,14 +39,16 @@ void begin(const char* plain, const Begin& options, Execute execute) {
 // The row of a Doubt, written with COMMIT.
 constexpr const char* write_marker = "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', true)";
 
-// Whether it was written; if not, it never will be. `execute` runs a statement and returns its number of rows.
+// Whether it was written; if not, it never will be. Writes also if it was, so that the answer waits for the standbys that
+// a COMMIT waits for. `execute` runs a statement and returns its number of rows.
 template <class Execute>
 bool was_committed(const char* marker, Execute execute) {
-    char sql[200];
+    char sql[300];
     std::snprintf(sql, sizeof sql,
-                  "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT DO NOTHING", marker);
-    execute(sql);
-    std::snprintf(sql, sizeof sql, "SELECT 1 FROM txhooks_commit WHERE id = '%s' AND committed", marker);
+                  "WITH marker AS (INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT (id) DO "
+                  "UPDATE SET committed = txhooks_commit.committed RETURNING committed) SELECT 1 FROM marker WHERE "
+                  "committed",
+                  marker);
     return execute(sql) != 0;
 }
 

@@ -11,7 +11,7 @@
 namespace txhooks::detail {
 
 // A hook threw: does with the others as `policy` says.
-[[gnu::cold, gnu::noinline]] inline void run_after_failure(HookList::Run& run, HookFailure policy,
+[[gnu::cold, gnu::noinline]] inline void run_after_failure(HookList::Walk& run, HookFailure policy,
                                                            const Reporter& report) {
     const char* const what = "txhooks: a hook threw, after its transaction was committed";
     std::exception_ptr first;
@@ -33,15 +33,6 @@ namespace txhooks::detail {
         }
     }
     if (first) throw HookError{position, run.left(), failed, first};
-}
-
-// Runs the hooks of a committed transaction. Those left when this throws are discarded by `run`.
-[[gnu::always_inline]] inline void run_hooks(HookList::Run& run, HookFailure policy, const Reporter& report) {
-    try {
-        run();
-    } catch (...) {
-        run_after_failure(run, policy, report);
-    }
 }
 
 }  // namespace txhooks::detail
