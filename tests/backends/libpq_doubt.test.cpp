@@ -106,6 +106,7 @@ TEST_CASE("libpq doubt: without the marker's table nothing is committed, and the
         s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); });
     } catch (const txhooks::EngineError& error) {
         said = error.what();
+        CHECK(error.outcome() == Outcome::rolled_back);
     }
     CHECK(said.find("txhooks_commit") != std::string::npos);
     CHECK(s.scene.truth() == "");

@@ -200,9 +200,10 @@ private:
         if (reply.sqlstate().empty() or (status != PQTRANS_IDLE and status != PQTRANS_INERROR))
             return ended(reply, Outcome::unknown);
         if (status == PQTRANS_IDLE) return ended(reply, Outcome::rolled_back);
-        const bool lost = Check::says_lost(reply.sqlstate());
-        const Outcome outcome = lost ? Outcome::unknown : Outcome::still_open;
-        return {outcome, std::make_exception_ptr(reply.error(outcome)), lost};
+        if (Check::says_lost(reply.sqlstate()))
+            return {Outcome::unknown, std::make_exception_ptr(reply.error(Outcome::unknown)), true};
+        const detail::Reply rollback{conn(), "ROLLBACK"};  // COMMIT was not reached, and never will be
+        return ended(reply, Outcome::rolled_back);
     }
 
     bool busy() const noexcept { return PQtransactionStatus(conn()) == PQTRANS_ACTIVE or in_pipeline(); }
