@@ -2,7 +2,8 @@
 //
 // An asynchronous driver has no adapter: its COMMIT is answered later. <txhooks/hook_list.hpp> alone is enough then, as
 // long as the program itself makes sure that the answer proves the commit. Here sign-ups take turns on one thread, each
-// with its own connection of libpq and asio. The argument is a connection string; without one PGHOST and so on are taken.
+// with its own connection of libpq and asio. The argument is a connection string; without one PGHOST and so on are
+// taken.
 
 #include <txhooks/hook_list.hpp>
 

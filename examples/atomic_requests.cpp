@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// A block around each request of an HTTP service: a response that says success commits and then sends the jobs, an error
-// or an exception rolls back and sends none. A route can opt out.
+// A block around each request of an HTTP service: a response that says success commits and then sends the jobs, an
+// error or an exception rolls back and sends none. A route can opt out.
 //
-// Clients then ask for ten thousand orders at the same time, a third of which fail, and each order once more from the same
-// service written by hand. In the end there must be a job for each row and a row for each job.
+// Clients then ask for ten thousand orders at the same time, a third of which fail, and each order once more from the
+// same service written by hand. In the end there must be a job for each row and a row for each job.
 
 #include <txhooks/backends/sqlitecpp.hpp>
 #include <txhooks/http_status.hpp>

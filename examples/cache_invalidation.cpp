@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
-// A stale cache, shown and prevented. Prices are rows in SQLite and cached in Redis; who changes one invalidates its cache
-// entry. Invalidated inside the transaction, a reader may come before COMMIT, find no entry, read the old price and cache it
-// again, where it stays. Invalidated by on_commit, the next reader reads the new price.
+// A stale cache, shown and prevented. Prices are rows in SQLite and cached in Redis; who changes one invalidates its
+// cache entry. Invalidated inside the transaction, a reader may come before COMMIT, find no entry, read the old price
+// and cache it again, where it stays. Invalidated by on_commit, the next reader reads the new price.
 //
-// That leaves a reader that had read the old price before COMMIT and caches it after the invalidation. Redis takes care of
-// it, here in both cases: a reader WATCHes the entry's version, and what it stores is refused if that has changed.
+// That leaves a reader that had read the old price before COMMIT and caches it after the invalidation. Redis takes care
+// of it, here in both cases: a reader WATCHes the entry's version, and what it stores is refused if that has changed.
 //
-// Without on_commit most transactions are as fast as they can be, so how many prices become stale is up to the machine. The
-// first one takes its time, so that it is never none: it goes on writing the history of its price until a reader has
-// been there.
+// Without on_commit most transactions are as fast as they can be, so how many prices become stale is up to the machine.
+// The first one takes its time, so that it is never none: it goes on writing the history of its price until a reader
+// has been there.
 
 #include <txhooks/backends/sqlitecpp.hpp>
 #include <txhooks/txhooks.hpp>

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
 // Tests of your own code on a real database, each in a transaction that is rolled back. RolledBack: blocks commit and
-// hooks run as in production, and the rows are gone afterwards. CapturedHooks: the hooks are kept, to be counted, and run
-// or dropped.
+// hooks run as in production, and the rows are gone afterwards. CapturedHooks: the hooks are kept, to be counted, and
+// run or dropped.
 //
-// Which one when: RolledBack to test what the hooks do; CapturedHooks as well where they would reach the world, or where
-// the test is about when they run. Real commits, and rows that the test deletes, for code that uses a second connection
-// (workers, pools) or that must survive what only a COMMIT can answer: a busy file, a deferred constraint, a lost reply.
+// Which one when: RolledBack to test what the hooks do; CapturedHooks as well where they would reach the world, or
+// where the test is about when they run. Real commits, and rows that the test deletes, for code that uses a second
+// connection (workers, pools) or that must survive what only a COMMIT can answer: a busy file, a deferred constraint, a
+// lost reply.
 
 #include <txhooks/backends/sqlitecpp.hpp>
 #include <txhooks/testing/capture.hpp>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// A race, shown and removed. Each order is a row in SQLite and a job in a Redis queue; a worker in another process takes
-// the job and looks the row up. Enqueued inside the transaction the job may come before its row is there for others, and
-// the worker finds nothing. Enqueued by on_commit it never does.
+// A race, shown and removed. Each order is a row in SQLite and a job in a Redis queue; a worker in another process
+// takes the job and looks the row up. Enqueued inside the transaction the job may come before its row is there for
+// others, and the worker finds nothing. Enqueued by on_commit it never does.
 //
-// Without on_commit most transactions are as fast as they can be, so how many jobs find no row is up to the machine. The
-// first one takes its time, so that it is never none: after enqueueing it goes on writing the lines of its order until the
-// worker has dealt with its job.
+// Without on_commit most transactions are as fast as they can be, so how many jobs find no row is up to the machine.
+// The first one takes its time, so that it is never none: after enqueueing it goes on writing the lines of its order
+// until the worker has dealt with its job.
 
 #include <txhooks/backends/sqlitecpp.hpp>
 #include <txhooks/txhooks.hpp>

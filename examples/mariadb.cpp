@@ -4,8 +4,8 @@
 //
 //     mariadb <option file>
 //
-// The option file says how to connect, as for every MariaDB client ([client] with user, password, socket, database ...).
-// Without one it is client.cnf in the folder that TXHOOKS_MARIADB names: a server of our tests. The table
+// The option file says how to connect, as for every MariaDB client ([client] with user, password, socket, database
+// ...). Without one it is client.cnf in the folder that TXHOOKS_MARIADB names: a server of our tests. The table
 // txhooks_example_user is made anew, and dropped at the end.
 
 #include <txhooks/backends/mariadb.hpp>

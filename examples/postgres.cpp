@@ -52,7 +52,8 @@ public:
     void operator()(const std::string& name) {
         std::printf("%s signs up\n", name.c_str());
         try {
-            // A block of its own isolation level; the server may refuse to commit it (40001), and then no mail goes out.
+            // A block of its own isolation level; the server may refuse to commit it (40001), and then no mail goes
+            // out.
             db_.atomic({.begin = {.isolation = txhooks::postgres::Isolation::serializable}}, [&](PGconn* conn) {
                 insert(conn, name);
                 db_.on_commit([this, name] { send_mail("welcome", name); });

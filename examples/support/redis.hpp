@@ -78,8 +78,9 @@ private:
     std::unique_ptr<redisContext, void (*)(redisContext*)> context_;
 };
 
-/// A redis-server on a unix socket in a new folder, where there is room for other files too. Both are gone when this object
-/// is, or when the program has ended in whatever way: a process of its own waits for that. Make it before any thread.
+/// A redis-server on a unix socket in a new folder, where there is room for other files too. Both are gone when this
+/// object is, or when the program has ended in whatever way: a process of its own waits for that. Make it before any
+/// thread.
 class RedisServer {
 public:
     RedisServer() {

@@ -15,16 +15,15 @@ namespace txhooks {
 ///     txhooks::AmbientConnection here{db};
 ///     db.atomic([&] { sign_up("Ann"); });    // somewhere in there: txhooks::call_after_commit(send_mail, "Ann")
 ///
-/// The nearest scope counts, also when only an outer one's connection is in a block. A scope that ends before one inside
-/// it takes away its own binding and no other. Allocates nothing.
+/// The nearest scope counts, also when only an outer one's connection is in a block. A scope that ends before one
+/// inside it takes away its own binding and no other. Allocates nothing.
 ///
 /// The connection may die first: until the scope ends, `call_after_commit(f)` throws `ConnectionBroken` then.
 ///
-/// The binding is the thread's, in shared libraries too. No other thread has it, and a thread of a pool loses it with the
-/// scope.
-/// A coroutine that is resumed elsewhere does not take it along, so it must not suspend while it holds a scope: it
-/// carries the connection itself, and says `call_after_commit(db, f)` or binds anew after it was resumed.
-/// A scope that ends on another thread than it began on ends the program, with a message.
+/// The binding is the thread's, in shared libraries too. No other thread has it, and a thread of a pool loses it with
+/// the scope. A coroutine that is resumed elsewhere does not take it along, so it must not suspend while it holds a
+/// scope: it carries the connection itself, and says `call_after_commit(db, f)` or binds anew after it was resumed. A
+/// scope that ends on another thread than it began on ends the program, with a message.
 class [[nodiscard, gnu::visibility("default")]] AmbientConnection {
 public:
     /// O(1).
@@ -89,8 +88,8 @@ void call_after_commit(Db& db, Hook&& hook, Args&&... args) {
     db.on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
 }
 
-/// `db.on_commit([robust,] hook, args...)` on the connection of the nearest `AmbientConnection` of this thread. With none,
-/// runs the hook at once: nothing tells then that a transaction is open somewhere.
+/// `db.on_commit([robust,] hook, args...)` on the connection of the nearest `AmbientConnection` of this thread. With
+/// none, runs the hook at once: nothing tells then that a transaction is open somewhere.
 ///
 /// Throws: as `Connection::on_commit`; `ConnectionBroken` if the nearest connection is gone. After a throw: no hook has
 /// been added.

@@ -117,9 +117,9 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 ///     bool was_committed(const char* marker);                  //   the marker's row; whether that row was there
 ///
 /// For any other type specialise it: a class with the same members, constructed from `Backend&` (or the handle). It
-/// lives in the connection, so it may remember things. It may also have `session()`, which returns what a function given
-/// to `atomic` runs SQL through, and `void reset()`, which forgets what it knows of the old session. What speaks SQL
-/// derives from `SqlAdapter` and writes two functions.
+/// lives in the connection, so it may remember things. It may also have `session()`, which returns what a function
+/// given to `atomic` runs SQL through, and `void reset()`, which forgets what it knows of the old session. What speaks
+/// SQL derives from `SqlAdapter` and writes two functions.
 ///
 /// A verb that finds the transaction gone may throw `TransactionLost`. Without `state()`, a raw BEGIN of the user's is
 /// not seen and an error from COMMIT is in doubt.
@@ -201,8 +201,8 @@ enum class SqlWitness : unsigned char {
 ///         MyDatabase& db;
 ///     };
 ///
-/// Any verb may be written anew in `Derived`. Savepoints are called `txhooks_` and a number, 0 is the witness.
-/// A RELEASE of the witness that fails counts as lost with outcome `unknown`: nothing more can be told for every engine.
+/// Any verb may be written anew in `Derived`. Savepoints are called `txhooks_` and a number, 0 is the witness. A
+/// RELEASE of the witness that fails counts as lost with outcome `unknown`: nothing more can be told for every engine.
 template <class Derived, SqlWitness witness = SqlWitness::savepoint>
 class SqlAdapter {
 public:

@@ -25,9 +25,9 @@ struct Detaching;
 ///     }                 // the connection is back in the pool
 ///     after.run();
 ///
-/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. Destroyed with
-/// hooks in it, it discards them and reports that to the error sink of their connection; destroyed by one of its own hooks, it
-/// terminates the program.
+/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. Destroyed
+/// with hooks in it, it discards them and reports that to the error sink of their connection; destroyed by one of its
+/// own hooks, it terminates the program.
 class DetachedHooks {
 public:
     DetachedHooks() = default;

@@ -23,19 +23,19 @@ namespace txhooks {
 ///         if (doubt.in_doubt()) doubt.resolve(fresh);    // not if no hook waited: look for the data yourself
 ///     }
 ///
-/// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and it
-/// was not begun read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one, and then
-/// reads it. Where the block's is not there it never will be: a COMMIT that is still on its way fails on the row.
-/// (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits for the
-/// standbys that a COMMIT of that connection waits for, and then stands after a failover.
+/// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and
+/// it was not begun read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one,
+/// and then reads it. Where the block's is not there it never will be: a COMMIT that is still on its way fails on the
+/// row. (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits
+/// for the standbys that a COMMIT of that connection waits for, and then stands after a failover.
 ///
 /// The marker's table, once for each database:
 ///
 ///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,
 ///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
 ///
-/// The users of blocks and of `resolve` need SELECT, INSERT and UPDATE on it. Delete its rows when they are older than the
-/// longest outage you wait for; the library never does.
+/// The users of blocks and of `resolve` need SELECT, INSERT and UPDATE on it. Delete its rows when they are older than
+/// the longest outage you wait for; the library never does.
 ///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt final : public detail::DoubtState {
@@ -52,9 +52,9 @@ public:
     /// Asks the database, through a connection to the same one. Returns `committed`, and then the hooks have run as the
     /// COMMIT would have run them; or `rolled_back`, and then they are discarded.
     ///
-    /// Throws: `UsageError` when nothing is in doubt, or in an atomic block; `ConnectionBroken`; what the engine throws (a
-    /// lock timeout, where the COMMIT is still under way: end that session, or wait), and then the doubt is as before.
-    /// `HookError`: committed, a hook threw.
+    /// Throws: `UsageError` when nothing is in doubt, or in an atomic block; `ConnectionBroken`; what the engine throws
+    /// (a lock timeout, where the COMMIT is still under way: end that session, or wait), and then the doubt is as
+    /// before. `HookError`: committed, a hook threw.
     Outcome resolve(Connection& db) {
         if (not in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
         const bool committed = detail::Blocks::was_committed(db, marker_);

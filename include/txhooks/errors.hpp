@@ -46,8 +46,7 @@ public:
     explicit TransactionAborted(std::exception_ptr cause = nullptr) noexcept
         : Error{Outcome::rolled_back,
                 "txhooks: the block was rolled back instead of committed, because something in it failed; cause() has "
-                "the "
-                "first failure where it was seen",
+                "the first failure where it was seen",
                 static_cast<std::exception_ptr&&>(cause)} {}
 };
 
@@ -90,8 +89,7 @@ public:
     explicit CommitUnknown(std::exception_ptr cause) noexcept
         : Error{Outcome::unknown,
                 "txhooks: nothing proves how the COMMIT ended: the data may or may not be there and no hook was run; "
-                "look "
-                "with a fresh connection before doing the work again",
+                "look with a fresh connection before doing the work again",
                 static_cast<std::exception_ptr&&>(cause)} {}
 };
 

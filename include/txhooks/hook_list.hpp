@@ -43,8 +43,9 @@ class HookList {
     };
 
 public:
-    /// A place in the list: everything pushed later lies behind it. One taken in a hook, or in a constructor or destructor
-    /// of a capture, is good until that returns; while hooks of a `Run` are being called, use none that is older.
+    /// A place in the list: everything pushed later lies behind it. One taken in a hook, or in a constructor or
+    /// destructor of a capture, is good until that returns; while hooks of a `Run` are being called, use none that is
+    /// older.
     class Mark {
         friend class HookList;
         std::byte* at;

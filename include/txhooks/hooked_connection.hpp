@@ -58,8 +58,8 @@ public:
         detail::Blocks::register_robust_hook(txhooks_, static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
 
-    /// See `Connection::atomic`. `fn` may take what runs SQL in a block: `adapter().session()` if there is such a thing,
-    /// else `backend()`.
+    /// See `Connection::atomic`. `fn` may take what runs SQL in a block: `adapter().session()` if there is such a
+    /// thing, else `backend()`.
     template <class Fn>
     decltype(auto) atomic(Fn&& fn) {
         return detail::run_atomic(txhooks_, {}, static_cast<Fn&&>(fn), txhooks_session());

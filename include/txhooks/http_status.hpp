@@ -14,10 +14,10 @@ namespace txhooks {
 ///         return txhooks::HttpStatus{response.status};
 ///     });
 ///
-/// Below 400 (redirections too) it commits and then runs the hooks. From 400 on it rolls back, runs none, and the response
-/// stands; an exception rolls back and passes through. A COMMIT that fails throws: then the response, which says that all
-/// is well, must be replaced, and no hook has run. A hook that fails does not undo the data, so it should not turn the
-/// response into an error either: `db.set_on_hook_failure(HookFailure::report)`.
+/// Below 400 (redirections too) it commits and then runs the hooks. From 400 on it rolls back, runs none, and the
+/// response stands; an exception rolls back and passes through. A COMMIT that fails throws: then the response, which
+/// says that all is well, must be replaced, and no hook has run. A hook that fails does not undo the data, so it should
+/// not turn the response into an error either: `db.set_on_hook_failure(HookFailure::report)`.
 struct HttpStatus {
     int code;
 };

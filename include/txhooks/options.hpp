@@ -15,7 +15,8 @@ template <class Begin = NoBeginOptions>
 struct BlockOptions {
     /// The block must be the outermost: `UsageError` if another is open, before the database is touched.
     bool durable = false;
-    /// If another block is open, be part of it instead of a savepoint: a failure here dooms that one. Not with `durable`.
+    /// If another block is open, be part of it instead of a savepoint: a failure here dooms that one. Not with
+    /// `durable`.
     bool join = false;
     /// Outermost only: do not run the hooks at the commit but leave them here, to be run later. Must outlive the block.
     DetachedHooks* detach = nullptr;

@@ -25,8 +25,8 @@ namespace txhooks {
 struct RetryPolicy {
     /// At most so many, the first included.
     unsigned attempts = 5;
-    /// The pause before the second attempt is random, up to this; then up to twice that, and so on, up to `longest_delay`:
-    /// two that were in each other's way are unlikely to meet again.
+    /// The pause before the second attempt is random, up to this; then up to twice that, and so on, up to
+    /// `longest_delay`: two that were in each other's way are unlikely to meet again.
     std::chrono::nanoseconds first_delay = std::chrono::milliseconds{10};
     std::chrono::nanoseconds longest_delay = std::chrono::seconds{1};
     /// Which errors are worth another attempt, besides those the adapter knows: exceptions of your own.
@@ -125,21 +125,21 @@ private:
 
 }  // namespace detail
 
-/// Runs `fn()` in an outermost atomic block, as `db.atomic([options,] fn)` does, and does it again after an error that is
-/// transient: one after which the engine itself says that the same transaction may succeed another time. Returns what
-/// `fn` returns; a result that means failure (`result_traits`) rolls back and is returned, it is not tried again.
+/// Runs `fn()` in an outermost atomic block, as `db.atomic([options,] fn)` does, and does it again after an error that
+/// is transient: one after which the engine itself says that the same transaction may succeed another time. Returns
+/// what `fn` returns; a result that means failure (`result_traits`) rolls back and is returned, it is not tried again.
 ///
 /// Every attempt is a block of its own: the hooks of a failed one are discarded, those of the one that commits run, in
 /// here. `fn` must set its own variables back: only the database forgets.
 ///
-/// Transient are: SQLite's SQLITE_BUSY with all its kinds (a stale snapshot in WAL mode: begin such blocks immediate), also
-/// at COMMIT; PostgreSQL's 40001 and 40P01; MariaDB's 1213 and 1205; what `RetryPolicy::transient` adds. They are known by
-/// the exception that leaves `fn` or the block: with a C handle, throw `EngineError` for your own statements' errors, or
-/// let `RetryPolicy::transient` know yours.
+/// Transient are: SQLite's SQLITE_BUSY with all its kinds (a stale snapshot in WAL mode: begin such blocks immediate),
+/// also at COMMIT; PostgreSQL's 40001 and 40P01; MariaDB's 1213 and 1205; what `RetryPolicy::transient` adds. They are
+/// known by the exception that leaves `fn` or the block: with a C handle, throw `EngineError` for your own statements'
+/// errors, or let `RetryPolicy::transient` know yours.
 ///
-/// Nothing is done again unless its transaction is proven to be rolled back: never after `CommitUnknown`, `HookError`, a
-/// `TransactionLost` that is not `rolled_back`, or when the transaction turns out to have ended before the error and nobody
-/// knows how; nor after `UsageError` and `ConnectionBroken`. After a `CommitUnknown` that a `Doubt` resolves to
+/// Nothing is done again unless its transaction is proven to be rolled back: never after `CommitUnknown`, `HookError`,
+/// a `TransactionLost` that is not `rolled_back`, or when the transaction turns out to have ended before the error and
+/// nobody knows how; nor after `UsageError` and `ConnectionBroken`. After a `CommitUnknown` that a `Doubt` resolves to
 /// `rolled_back`, call `retry` again, on a new connection.
 ///
 /// Throws: `UsageError` before the first attempt in an open block (only the outermost can be done again), and on a

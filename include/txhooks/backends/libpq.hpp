@@ -12,8 +12,8 @@
 ///
 /// BEGIN, COMMIT, ROLLBACK and both ends of a nested block are one round trip each. COMMIT is believed only when the
 /// server answers `COMMIT`: it answers `ROLLBACK` where a statement had failed. Without an answer it is in doubt
-/// (`CommitUnknown`). With `synchronous_commit = off` a crash of the server may lose what it has answered; so may a failover
-/// if somebody has cancelled the wait for a standby.
+/// (`CommitUnknown`). With `synchronous_commit = off` a crash of the server may lose what it has answered; so may a
+/// failover if somebody has cancelled the wait for a standby.
 ///
 /// While a COPY, a query whose results are unread, or pipeline mode is on, a block can be neither opened nor committed
 /// (`UsageError`; finish it and try again). Rolling back ends them.
@@ -106,11 +106,11 @@ struct SavepointCheck {
 ///
 /// - Cost: no round trip and no statement. Event procedures of yours are left alone; this one stays registered with the
 ///   handle, and does nothing once no adapter is there.
-/// - It sees raw COMMIT and ROLLBACK, with AND CHAIN or followed by BEGIN, PREPARE TRANSACTION, a COMMIT that failed, and
-///   PQreset; also inside strings of several statements, asynchronous or in pipelines.
-/// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's: the server answers it
-///   like `ROLLBACK TO`. `postgres::SetLocal` and `postgres::Sentinel` see that too. After `ROLLBACK TO` without a RELEASE
-///   it takes a raw `BEGIN` for a loss.
+/// - It sees raw COMMIT and ROLLBACK, with AND CHAIN or followed by BEGIN, PREPARE TRANSACTION, a COMMIT that failed,
+///   and PQreset; also inside strings of several statements, asynchronous or in pipelines.
+/// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's: the server answers
+///   it like `ROLLBACK TO`. `postgres::SetLocal` and `postgres::Sentinel` see that too. After `ROLLBACK TO` without a
+///   RELEASE it takes a raw `BEGIN` for a loss.
 /// - Unknown remains what became of a transaction that was prepared, or whose connection was lost without a word from
 ///   the server, or reset, or closed.
 template <class Check>
@@ -270,8 +270,8 @@ using SetLocal = EventWitness<detail::SettingCheck>;
 ///
 /// - Cost: as `SetLocal` or less, and a second transaction id for every block that writes, in one of the 64 slots for
 ///   subtransactions that a session shows to others.
-/// - In a block `SET TRANSACTION` and `pg_export_snapshot()` fail, as PostgreSQL has it in a savepoint: give the isolation
-///   level with `.begin`.
+/// - In a block `SET TRANSACTION` and `pg_export_snapshot()` fail, as PostgreSQL has it in a savepoint: give the
+///   isolation level with `.begin`.
 template <std::same_as<PGconn*> Backend>
 using Sentinel = EventWitness<detail::SavepointCheck>;
 

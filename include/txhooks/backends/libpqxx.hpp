@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// Commit hooks on `pqxx::connection` (libpqxx 6.4; written for 7 and 8, where it is final and must be borrowed, but not
-/// tried there):
+/// Commit hooks on `pqxx::connection` (libpqxx 6.4; written for 7 and 8, where it is final and must be borrowed, but
+/// not tried there):
 ///
 ///     txhooks::HookedConnection<pqxx::connection> db{"dbname=app"};
 ///     db.atomic([&](pqxx::transaction_base& tx) {
@@ -11,21 +11,21 @@
 ///     });
 ///
 /// libpqxx runs SQL through transaction objects. The outermost block has one, which a function given to `atomic` may
-/// take, nested ones too; elsewhere it is `db.adapter().session()`. While the block is open libpqxx refuses any other on
-/// the connection, and a subtransaction is not possible: open a nested block. Leave `commit()` and `abort()` of that object
-/// alone: they end its use, not the transaction, and the block can only roll back then. Errors are thrown as libpqxx
-/// throws them.
+/// take, nested ones too; elsewhere it is `db.adapter().session()`. While the block is open libpqxx refuses any other
+/// on the connection, and a subtransaction is not possible: open a nested block. Leave `commit()` and `abort()` of that
+/// object alone: they end its use, not the transaction, and the block can only roll back then. Errors are thrown as
+/// libpqxx throws them.
 ///
-/// The witness is a savepoint, `txhooks_0`, set with BEGIN and released with COMMIT, each in one string and one round trip:
-/// COMMIT is only reached in the transaction that the block began, and if no statement of it has failed.
+/// The witness is a savepoint, `txhooks_0`, set with BEGIN and released with COMMIT, each in one string and one round
+/// trip: COMMIT is only reached in the transaction that the block began, and if no statement of it has failed.
 ///
-/// - It costs a second transaction id for every block that writes. `SET TRANSACTION` and `pg_export_snapshot()` fail in a
-///   block, as PostgreSQL has it in a savepoint: give the isolation level with `.begin`.
+/// - It costs a second transaction id for every block that writes. `SET TRANSACTION` and `pg_export_snapshot()` fail in
+///   a block, as PostgreSQL has it in a savepoint: give the isolation level with `.begin`.
 /// - libpqxx does not say in what state the connection is. So a transaction begun by raw SQL outside of blocks is not
-///   noticed (the block becomes part of it, and ends it); a loss inside is noticed when the block, or a nested one, ends;
-///   and it is not known what became of it.
-/// - The connection does not reconnect by itself while a block is open (`inhibit_reactivation` of libpqxx 6, which is off
-///   after it). What is in doubt or could not be rolled back is over after `db.disconnect(); db.reset();`.
+///   noticed (the block becomes part of it, and ends it); a loss inside is noticed when the block, or a nested one,
+///   ends; and it is not known what became of it.
+/// - The connection does not reconnect by itself while a block is open (`inhibit_reactivation` of libpqxx 6, which is
+///   off after it). What is in doubt or could not be rolled back is over after `db.disconnect(); db.reset();`.
 /// - A stream or a pipeline that is unfinished stops both ends of a block with `pqxx::usage_error`: finish it before.
 
 #include <txhooks/backends/detail/postgres.hpp>
@@ -205,7 +205,8 @@ private:
         const std::string state = postgres::detail::pqxx_sqlstate(error);
         if (state == no_transaction) return {Outcome::unknown, error, true};
         if (state.empty()) return ended(Outcome::unknown, error);
-        // If the session lives on, it has answered. In no transaction: it was COMMIT that failed. Else that was not reached.
+        // If the session lives on, it has answered. In no transaction: it was COMMIT that failed. Else that was not
+        // reached.
         if (not failure_of("BEGIN; ROLLBACK")) return ended(Outcome::rolled_back, error);
         if (state == no_savepoint) return {Outcome::unknown, error, true};
         try {

@@ -10,17 +10,18 @@
 ///
 ///     txhooks::HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>> db{handle};
 ///
-/// The handle is borrowed and must stay open while this object lives. What the server reports is thrown as `EngineError`
-/// with its error number, SQLSTATE and text. Oracle's libmysqlclient has all that is used here, but was not tried.
+/// The handle is borrowed and must stay open while this object lives. What the server reports is thrown as
+/// `EngineError` with its error number, SQLSTATE and text. Oracle's libmysqlclient has all that is used here, but was
+/// not tried.
 ///
 /// Read every result before a block begins or ends (`mysql_store_result`, and `mysql_next_result` until there is none,
 /// also after CALL): until then nothing is sent, and you get a `UsageError`. After a failed statement any call here may
 /// ask the server for its state first: read `mysql_error` before.
 ///
 /// Not undone by any rollback: tables of MyISAM and other engines without transactions (ROLLBACK then leaves a warning:
-/// `mysql_warning_count`), and what came before a statement that commits by itself (CREATE, ALTER, DROP, TRUNCATE, GRANT,
-/// LOCK TABLES and their like, also when they fail). The latter ends the transaction: `TransactionLost`.
-/// With `innodb_flush_log_at_trx_commit` other than 1, what was committed may vanish when the server crashes.
+/// `mysql_warning_count`), and what came before a statement that commits by itself (CREATE, ALTER, DROP, TRUNCATE,
+/// GRANT, LOCK TABLES and their like, also when they fail). The latter ends the transaction: `TransactionLost`. With
+/// `innodb_flush_log_at_trx_commit` other than 1, what was committed may vanish when the server crashes.
 
 #include <txhooks/backend_adapter.hpp>
 #include <txhooks/errors.hpp>
@@ -100,8 +101,8 @@ struct Statements {
 /// The adapter, with the savepoint `txhooks_0` as its witness: it is set with BEGIN and released right before COMMIT,
 /// which fails if the transaction is gone, even when another one was begun since. Nothing is committed then.
 ///
-/// - `BackendAdapter<MYSQL*>`, the default, puts several statements into one compound: BEGIN, COMMIT, SAVEPOINT, RELEASE,
-///   ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
+/// - `BackendAdapter<MYSQL*>`, the default, puts several statements into one compound: BEGIN, COMMIT, SAVEPOINT,
+///   RELEASE, ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
 /// - `Plain` sends them one by one: BEGIN, COMMIT, ROLLBACK and ROLLBACK TO are two round trips each. It sees the same.
 /// - After a statement that failed, one more (`DO 0`): the server says what became of the transaction only with an OK.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`).
@@ -196,8 +197,8 @@ public:
         if (not done(std::string_view{sql})) fail();
     }
 
-    /// What the client knows; after an error, and before it is said that a transaction is lost or somebody else's, what the
-    /// server says.
+    /// What the client knows; after an error, and before it is said that a transaction is lost or somebody else's, what
+    /// the server says.
     ConnectionState state() const noexcept {
         const bool as_expected = db_->net.last_errno == 0 and (ours_ ? in_transaction() : is_idle());
         if (not as_expected) [[unlikely]]
@@ -212,9 +213,9 @@ public:
         return code(error) == detail::er_deadlock or code(error) == detail::er_lock_wait_timeout;
     }
 
-    /// For `retry`, when the transaction is lost: `error` is that of a deadlock, and the server had not said before it that
-    /// the transaction was over. (A raw `COMMIT; START TRANSACTION` is not noticed, nor a statement that commits and fails,
-    /// when a deadlock follows in the same block.)
+    /// For `retry`, when the transaction is lost: `error` is that of a deadlock, and the server had not said before it
+    /// that the transaction was over. (A raw `COMMIT; START TRANSACTION` is not noticed, nor a statement that commits
+    /// and fails, when a deadlock follows in the same block.)
     bool rolled_back_by(const std::exception_ptr& error) const noexcept {
         return code(error) == detail::er_deadlock and ending_ != Ending::by_success;
     }

@@ -70,8 +70,8 @@ constexpr bool is_empty(const Hook& hook) noexcept {
         return false;
 }
 
-// A hook and its arguments, to be called at most once, as rvalues. No lambda: GCC 11 does not destroy the captures it has
-// made when the next one throws.
+// A hook and its arguments, to be called at most once, as rvalues. No lambda: GCC 11 does not destroy the captures it
+// has made when the next one throws.
 template <class Hook, class... Args>
 class Bound;
 

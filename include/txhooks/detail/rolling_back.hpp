@@ -17,8 +17,8 @@
 namespace txhooks::detail {
 
 struct RollingBack : Detaching {
-    // Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong, or null; whatever did, the
-    // block has ended and its hooks are discarded, or go with the block around it, which is doomed.
+    // Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong, or null; whatever did,
+    // the block has ended and its hooks are discarded, or go with the block around it, which is doomed.
     [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
         Connection& db = *block.db;
         block.taken = db.current_->taken;

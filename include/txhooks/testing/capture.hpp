@@ -19,11 +19,11 @@ namespace txhooks::testing {
 ///     CHECK(hooks.size() == 1);
 ///     hooks.run();                 // or discard(), or nothing: the end of the scope discards
 ///
-/// Hooks of a block that rolled back are not among them, nor those registered outside every block, which run at once, nor
-/// those of a block with `detach`. Where one such scope stands in another, the inner one keeps what is committed in it.
-/// Together with `RolledBack` either may be the outer one; what is kept outlives an inner `RolledBack`. A `Doubt` is not
-/// used: a COMMIT without an answer discards the hooks. Scopes on one connection end in the reverse order of their
-/// beginning, and before their connection: anything else terminates the program.
+/// Hooks of a block that rolled back are not among them, nor those registered outside every block, which run at once,
+/// nor those of a block with `detach`. Where one such scope stands in another, the inner one keeps what is committed in
+/// it. Together with `RolledBack` either may be the outer one; what is kept outlives an inner `RolledBack`. A `Doubt`
+/// is not used: a COMMIT without an answer discards the hooks. Scopes on one connection end in the reverse order of
+/// their beginning, and before their connection: anything else terminates the program.
 class CapturedHooks {
 public:
     /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
@@ -31,8 +31,8 @@ public:
     CapturedHooks(const CapturedHooks&) = delete;
     CapturedHooks& operator=(const CapturedHooks&) = delete;
 
-    /// Discards what has not run; an exception that leaves the scope therefore runs nothing. Blocks that are still open are
-    /// rolled back.
+    /// Discards what has not run; an exception that leaves the scope therefore runs nothing. Blocks that are still open
+    /// are rolled back.
     ~CapturedHooks() {
         if (hooks_.busy()) detail::die("txhooks: CapturedHooks destroyed while its hooks are being called");
         std::exception_ptr none;
@@ -44,9 +44,8 @@ public:
     std::size_t size() const noexcept { return hooks_.busy() ? 0 : detail::Stages::size(*db_, hooks_); }
 
     /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that
-    /// commit.
-    /// Throws: `HookError` as `Atomic::commit` does, and then none is left; `UsageError` in an atomic block, and from one
-    /// of its own hooks; `ConnectionBroken`.
+    /// commit. Throws: `HookError` as `Atomic::commit` does, and then none is left; `UsageError` in an atomic block,
+    /// and from one of its own hooks; `ConnectionBroken`.
     void run() {
         if (hooks_.busy()) throw UsageError{"txhooks: run() on CapturedHooks whose hooks are already running"};
         detail::Stages::run(*db_, stage_, hooks_);

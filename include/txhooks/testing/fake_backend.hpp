@@ -30,8 +30,8 @@ public:
 ///     CHECK(db.log() == std::vector<std::string>{"BEGIN", "INSERT ann", "COMMIT"});
 ///     CHECK(db.committed("ann"));                                // as a second connection sees it
 ///
-/// It can fail (`faults`), lose the connection, end the transaction behind the block's back (`execute("ROLLBACK")`), and
-/// answer a COMMIT in every way an engine does (`answer_commit`).
+/// It can fail (`faults`), lose the connection, end the transaction behind the block's back (`execute("ROLLBACK")`),
+/// and answer a COMMIT in every way an engine does (`answer_commit`).
 class FakeBackend {
 public:
     FakeBackend() {

@@ -38,8 +38,8 @@ private:
 ///     }                            // the rows are gone
 ///
 /// Inside, an outermost block is a savepoint in that transaction: it commits by RELEASE, and then its hooks run, at the
-/// same place and in the same order as after a COMMIT; `durable` is satisfied; `usable()` and `in_atomic_block()` answer
-/// as they would. What is different:
+/// same place and in the same order as after a COMMIT; `durable` is satisfied; `usable()` and `in_atomic_block()`
+/// answer as they would. What is different:
 ///
 /// - Nobody else sees the rows: code that uses a second connection needs tests with real commits.
 /// - What only a COMMIT can answer does not happen: a busy SQLite file, a deferred constraint (PostgreSQL: `SET
@@ -48,8 +48,8 @@ private:
 /// - Begin options are accepted and change nothing: the transaction has begun.
 /// - On PostgreSQL a statement that fails outside every block aborts the whole test. Put it into a block.
 ///
-/// Needs a backend with savepoints. Scopes on one connection, `CapturedHooks` included, end in the reverse order of their
-/// beginning, and before their connection: anything else terminates the program.
+/// Needs a backend with savepoints. Scopes on one connection, `CapturedHooks` included, end in the reverse order of
+/// their beginning, and before their connection: anything else terminates the program.
 class RolledBack {
 public:
     /// Begins the transaction. Throws: what opening a block throws; `UsageError` in an atomic block.
@@ -65,9 +65,9 @@ public:
             detail::Blocks::report(db, "txhooks: at the end of a RolledBack", error);
     }
 
-    /// Rolls back everything, blocks that are still open included.
-    /// Throws, after that: `HooksLeft` when hooks were waiting in such blocks; `TransactionLost` when the transaction had
-    /// ended before (a raw COMMIT: the rows stay); what ROLLBACK throws.
+    /// Rolls back everything, blocks that are still open included. Throws, after that: `HooksLeft` when hooks were
+    /// waiting in such blocks; `TransactionLost` when the transaction had ended before (a raw COMMIT: the rows stay);
+    /// what ROLLBACK throws.
     void end() {
         if (db_ == nullptr) return;
         if (const std::exception_ptr error = finish()) std::rethrow_exception(error);

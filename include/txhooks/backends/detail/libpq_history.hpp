@@ -13,8 +13,8 @@
 
 namespace txhooks::postgres::detail {
 
-// Reads the command tags. ROLLBACK and ROLLBACK TO have the same one: with no savepoint set it was the former, otherwise
-// it is in doubt until something is answered that only one of them allows.
+// Reads the command tags. ROLLBACK and ROLLBACK TO have the same one: with no savepoint set it was the former,
+// otherwise it is in doubt until something is answered that only one of them allows.
 class TagHistory {
 public:
     void restart() noexcept { *this = TagHistory{}; }

@@ -39,8 +39,8 @@ void begin(const char* plain, const Begin& options, Execute execute) {
 // The row of a Doubt, written with COMMIT.
 constexpr const char* write_marker = "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', true)";
 
-// Whether it was written; if not, it never will be. Writes also if it was, so that the answer waits for the standbys that
-// a COMMIT waits for. `execute` runs a statement and returns its number of rows.
+// Whether it was written; if not, it never will be. Writes also if it was, so that the answer waits for the standbys
+// that a COMMIT waits for. `execute` runs a statement and returns its number of rows.
 template <class Execute>
 bool was_committed(const char* marker, Execute execute) {
     char sql[300];

@@ -160,11 +160,11 @@ protected:
 /// - Cost: none that can be measured in bulk for deferred blocks, where the savepoint *is* the transaction. In
 ///   immediate and exclusive ones it stands inside a BEGIN, and SQLite then journals every page it changes once more:
 ///   a bulk UPDATE in WAL mode takes about twice its time (small transactions do not notice). `HookCounters` avoids it.
-/// - It takes no hook slot, writes nothing, and works on read-only databases and in every journal mode. Under `query_only`
-///   SQLite itself refuses to begin immediate and exclusive blocks.
+/// - It takes no hook slot, writes nothing, and works on read-only databases and in every journal mode. Under
+///   `query_only` SQLite itself refuses to begin immediate and exclusive blocks.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`), and an error from
-///   COMMIT that ended the transaction is in doubt (`CommitUnknown`), except a veto by the user's commit hook, which is a
-///   rollback. `HookCounters` can.
+///   COMMIT that ended the transaction is in doubt (`CommitUnknown`), except a veto by the user's commit hook, which is
+///   a rollback. `HookCounters` can.
 template <class Driver>
 class SavepointWitness : public detail::Verbs<Driver> {
     using Base = detail::Verbs<Driver>;
@@ -241,8 +241,8 @@ private:
 ///     txhooks::HookedConnection<sqlite3*, txhooks::sqlite::Counting<sqlite3*>> db{handle};
 ///
 /// - Cost: none, in every begin mode.
-/// - It takes both hook slots of the connection from whoever had them; if user code takes one back while a block is open
-///   the transaction counts as lost. Destroyed, it leaves the slots empty.
+/// - It takes both hook slots of the connection from whoever had them; if user code takes one back while a block is
+///   open the transaction counts as lost. Destroyed, it leaves the slots empty.
 /// - It knows what became of a lost transaction, and runs the hooks of one that was committed although COMMIT reported
 ///   an error (a write-ahead log hook that failed). Still in doubt: an I/O error at COMMIT.
 /// - It does not see a raw `COMMIT; BEGIN` of a transaction that had written nothing; nothing was lost then.
