@@ -361,3 +361,27 @@ TEST_CASE("detach: a sink told of an error at COMMIT may open blocks, detached o
     CHECK(ran.text() == "sink,1,sink, detached");
     CHECK(db.usable());
 }
+
+TEST_CASE("detach: what is moved into the DetachedHooks of an open block makes room for its hooks", "[S60]") {
+    const bool commits = GENERATE(true, false);
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    DetachedHooks other;
+    db.atomic({.detach = &other}, [&] { db.on_commit(ran.hook("1")); });
+    const bool has_run = GENERATE(true, false);
+    if (has_run) other.run();
+    DetachedHooks after;
+    {
+        Atomic tx{db, {.detach = &after}};
+        db.on_commit(ran.hook("2"));
+        after = std::move(other);
+        if (commits)
+            tx.commit();
+        else
+            tx.rollback();
+    }
+    after.run();
+    CHECK(ran.text() == (has_run ? (commits ? "1,2" : "1") : (commits ? "2" : "1")));
+    CHECK(sink.sentences().size() == (commits and not has_run ? 1 : 0));
+}

@@ -297,3 +297,14 @@ TEST_CASE("Doubt: is refused in the scopes of tests where it would be in product
     testing::RolledBack test{s.db};
     CHECK_THROWS_AS(s.db.atomic({.detach = &after, .resolve = &s.doubt}, [] {}), UsageError);
 }
+
+TEST_CASE("Doubt: a database that is asked twice says the same twice", "[doubt]") {
+    Scene s;
+    s.lose_reply(false);
+    Db other;
+    const std::string marker = s.doubt.marker();
+    CHECK_FALSE(s.db.was_committed(marker.c_str()));
+    CHECK_FALSE(s.db.was_committed(marker.c_str()));
+    CHECK(s.doubt.resolve(s.db) == Outcome::rolled_back);
+    CHECK(s.ran.text().empty());
+}

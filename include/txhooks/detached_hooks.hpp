@@ -83,20 +83,19 @@ private:
         return hooks;
     }
 
-    void adopt(HookList& hooks) noexcept {
-        if (held_.hooks != nullptr) {
-            delete &hooks;  // left by a block that rolled back; another one has filled this meanwhile
-            return;
-        }
-        DetachedHooks filled;
-        filled.held_.hooks = &hooks;
-        *this = static_cast<DetachedHooks&&>(filled);
+    // The list comes back empty.
+    void take_back(HookList& hooks) noexcept {
+        if (held_.hooks == nullptr)
+            held_.hooks = &hooks;
+        else  // something was moved in meanwhile
+            delete &hooks;
     }
 
-    void adopt(HookList& hooks, HookFailure on_hook_failure, detail::Reporter report) noexcept {
-        adopt(hooks);
-        held_.on_hook_failure = on_hook_failure;
-        held_.report = report;
+    // With the hooks of a committed block. What was moved in meanwhile goes.
+    void fill(HookList& hooks, HookFailure on_hook_failure, detail::Reporter report) noexcept {
+        DetachedHooks filled;
+        filled.held_ = {&hooks, on_hook_failure, report};
+        *this = static_cast<DetachedHooks&&>(filled);
     }
 
     void swap(DetachedHooks& other) noexcept {

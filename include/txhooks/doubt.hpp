@@ -29,20 +29,21 @@ namespace txhooks {
 /// row. (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits
 /// for the standbys that a COMMIT of that connection waits for, and then stands after a failover.
 ///
-/// The marker's table, once for each database:
+/// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, where that is not the default):
 ///
 ///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,
 ///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
 ///
-/// The users of blocks and of `resolve` need SELECT, INSERT and UPDATE on it. Delete its rows when they are older than
-/// the longest outage you wait for; the library never does.
+/// The block and `resolve` must find the same one by that name: do not change `search_path` or the current database in
+/// such a block. Both need SELECT, INSERT and UPDATE on it. Delete its rows when they are older than the longest outage
+/// you wait for; the library never does.
 ///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt final : public detail::DoubtState {
 public:
     Doubt() = default;
 
-    /// Whether a COMMIT of the last block was left without an answer, and nobody has resolved that.
+    /// Whether a COMMIT of the last block was left without an answer while hooks waited, and nobody has resolved that.
     bool in_doubt() const noexcept { return in_doubt_; }
     /// How many hooks wait for `resolve`. O(n).
     std::size_t size() const noexcept { return hooks_.size(); }
@@ -52,9 +53,9 @@ public:
     /// Asks the database, through a connection to the same one. Returns `committed`, and then the hooks have run as the
     /// COMMIT would have run them; or `rolled_back`, and then they are discarded.
     ///
-    /// Throws: `UsageError` when nothing is in doubt, or in an atomic block; `ConnectionBroken`; what the engine throws
-    /// (a lock timeout, where the COMMIT is still under way: end that session, or wait), and then the doubt is as
-    /// before. `HookError`: committed, a hook threw.
+    /// Throws: `HookError`: committed, a hook threw. After any other throw the doubt is as before: `UsageError` when
+    /// nothing is in doubt, in an atomic block, or when the row cannot be written; `ConnectionBroken`, which is about
+    /// `db`; what the engine throws (a lock timeout, where the COMMIT is still under way: end that session, or wait).
     Outcome resolve(Connection& db) {
         if (not in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
         const bool committed = detail::Blocks::was_committed(db, marker_);

@@ -139,7 +139,9 @@ private:
 ///
 /// Nothing is done again unless its transaction is proven to be rolled back: never after `CommitUnknown`, `HookError`,
 /// a `TransactionLost` that is not `rolled_back`, or when the transaction turns out to have ended before the error and
-/// nobody knows how; nor after `UsageError` and `ConnectionBroken`. After a `CommitUnknown` that a `Doubt` resolves to
+/// nobody knows how; nor after `UsageError` and `ConnectionBroken`. (One thing MariaDB does not show: that user code
+/// committed a part of the block, by raw `COMMIT; START TRANSACTION` or by DDL that failed, before a deadlock. Such
+/// code does not belong into a block, and less into this one.) After a `CommitUnknown` that a `Doubt` resolves to
 /// `rolled_back`, call `retry` again, on a new connection.
 ///
 /// Throws: `UsageError` before the first attempt in an open block (only the outermost can be done again), and on a

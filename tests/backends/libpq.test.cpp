@@ -185,6 +185,23 @@ TEMPLATE_LIST_TEST_CASE("libpq: nothing is opened in a transaction that somebody
     CHECK(scene.goes_on());
 }
 
+TEST_CASE("libpq: a pipeline outside of blocks may be a transaction of its own", "[S8][P19]") {
+    PostgresScene<> scene;
+    REQUIRE(PQenterPipelineMode(scene.handle) == 1);
+    PQsendQueryParams(scene.handle, "INSERT INTO t VALUES (1)", 0, nullptr, nullptr, nullptr, nullptr, 0);
+    PQsendFlushRequest(scene.handle);
+    PQflush(scene.handle);
+    while (PGresult* const result = PQgetResult(scene.handle)) PQclear(result);
+    CHECK(ending([&] { scene.hook(1); }) == "UsageError");
+    CHECK_FALSE(scene.db.usable());
+    PQsendQueryParams(scene.handle, "SELECT 1 / 0", 0, nullptr, nullptr, nullptr, nullptr, 0);
+    PQpipelineSync(scene.handle);
+    while (PQexitPipelineMode(scene.handle) == 0) PQclear(PQgetResult(scene.handle));
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}
+
 TEST_CASE("libpq: a null handle is refused", "[S53]") {
     CHECK(ending([] { HookedConnection db{static_cast<PGconn*>(nullptr)}; }) == "UsageError");
     STATIC_REQUIRE(

@@ -76,7 +76,7 @@ TEST_CASE("libpq doubt: while the COMMIT may still come, resolve() waits for it,
     txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
     run(handle, "SET lock_timeout = '50ms'");
     const auto error = ending([&] { s.doubt.resolve(fresh); });
-    CHECK(error == "EngineError 55P03 rolled_back");
+    CHECK(error == "EngineError 55P03 unknown");
     CHECK(s.doubt.in_doubt());
     run(still_at_work, "COMMIT");
     CHECK(name(s.doubt.resolve(fresh)) == "committed");
@@ -112,4 +112,30 @@ TEST_CASE("libpq doubt: without the marker's table nothing is committed, and the
     CHECK(s.scene.truth() == "");
     CHECK(s.scene.hooks == "");
     CHECK(s.scene.goes_on());
+}
+
+TEST_CASE("libpq doubt: a block that was begun read-only is not resolved: it wrote no marker", "[doubt][S48]") {
+    DoubtScene<PostgresScene<>> s;
+    CHECK(without_cause(ending([&] {
+              s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] {
+                  s.scene.hook(1);
+                  s.proxy.arm("COMMIT", Cut::reply);
+              });
+          })) == "CommitUnknown unknown");
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.scene.hooks == "");
+}
+
+TEST_CASE("libpq doubt: a marker's table that keeps nothing proves nothing", "[doubt]") {
+    DoubtScene<PostgresScene<>> s;
+    s.lose(Cut::request);
+    run(s.others,
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+        "CREATE TRIGGER swallow BEFORE INSERT ON txhooks_commit FOR EACH ROW EXECUTE FUNCTION swallow()");
+    PostgresHandle handle{s.scene.server()};
+    txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+    CHECK(ending([&] { s.doubt.resolve(fresh); }) == "UsageError");
+    CHECK(s.doubt.in_doubt());
+    run(s.others, "DROP TRIGGER swallow ON txhooks_commit");
+    CHECK(name(s.doubt.resolve(fresh)) == "rolled_back");
 }

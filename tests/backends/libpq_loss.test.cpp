@@ -9,6 +9,7 @@
 #include <txhooks/backends/libpq.hpp>
 
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -54,12 +55,17 @@ void prepared(PGconn* conn) {
     PQclear(PQprepare(conn, "over", "COMMIT", 0, nullptr));
     PQclear(PQexecPrepared(conn, "over", 0, nullptr, nullptr, nullptr, 0));
 }
-void in_a_pipeline(PGconn* conn) {
+void send_in_pipeline(PGconn* conn, std::initializer_list<const char*> statements) {
     PQenterPipelineMode(conn);
-    for (const char* sql : {"ROLLBACK", "BEGIN", "INSERT INTO t VALUES (2)"})
-        PQsendQueryParams(conn, sql, 0, nullptr, nullptr, nullptr, nullptr, 0);
+    for (const char* sql : statements) PQsendQueryParams(conn, sql, 0, nullptr, nullptr, nullptr, nullptr, 0);
+}
+void leave_pipeline(PGconn* conn) {
     PQpipelineSync(conn);
     while (PQexitPipelineMode(conn) == 0) PQclear(PQgetResult(conn));
+}
+void in_a_pipeline(PGconn* conn) {
+    send_in_pipeline(conn, {"ROLLBACK", "BEGIN", "INSERT INTO t VALUES (2)"});
+    leave_pipeline(conn);
 }
 void reset(PGconn* conn) {
     PQreset(conn);
@@ -111,6 +117,10 @@ const std::vector<Ender>& enders() {
         by({"SAVEPOINT s; ROLLBACK TO s; RELEASE s; COMMIT; BEGIN"}, committed, "1"),
         by({"SAVEPOINT s; RELEASE s", "ROLLBACK AND CHAIN"}, rolled_back, ""),
         by({"SAVEPOINT s; ROLLBACK TO s; RELEASE s", "ROLLBACK AND CHAIN"}, rolled_back, ""),
+        by({"PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"}, unknown, "1"),
+        by({"PREPARE TRANSACTION 'p'", "ROLLBACK PREPARED 'p'", "BEGIN"}, unknown, ""),
+        by({"SELECT 1 / 0", "PREPARE TRANSACTION 'p'"}, rolled_back, ""),
+        by({"COMMIT", "CALL piecewise(10)"}, committed, "1,10,11"),
         {"asynchronously", asynchronously, rolled_back, ""},
         {"row by row", row_by_row, committed, "1"},
         {"by a prepared statement", prepared, committed, "1"},
@@ -123,7 +133,9 @@ const std::vector<Ender>& enders() {
 }
 
 constexpr const char* later =
-    "CREATE TABLE later (n int PRIMARY KEY, m int REFERENCES later DEFERRABLE INITIALLY DEFERRED DEFAULT 99)";
+    "CREATE TABLE later (n int PRIMARY KEY, m int REFERENCES later DEFERRABLE INITIALLY DEFERRED DEFAULT 99);"
+    "CREATE PROCEDURE piecewise(n int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (n); COMMIT; "
+    "INSERT INTO t VALUES (n + 1); COMMIT; PERFORM 1 / 0; END $$";
 
 std::string loss(const Ender& ender) {
     return "TransactionLost " + name(ender.outcome);
@@ -274,35 +286,72 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: a nested block whose savepoint the user end
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: a prepared transaction is in doubt until somebody else ends it", "[S50][P08e]",
                         EveryWitness) {
+    enum class Way { commit, rollback, nested, destructor };
+    const Way way = GENERATE(Way::commit, Way::rollback, Way::nested, Way::destructor);
     const bool commits = GENERATE(true, false);
     const bool begins_another = GENERATE(true, false);
+    CAPTURE(static_cast<int>(way), commits, begins_another);
     PostgresScene<TestType> scene;
-    typename PostgresScene<TestType>::Tx tx{scene.db};
-    scene.row(1);
-    scene.run("PREPARE TRANSACTION 'doubt'");
-    if (begins_another) scene.run("BEGIN");
-    CHECK(ending([&] { tx.commit(); }) == "TransactionLost unknown");
+    const auto prepare = [&] {
+        scene.run("PREPARE TRANSACTION 'doubt'");
+        if (begins_another) scene.run("BEGIN; INSERT INTO t VALUES (2)");
+    };
+    {
+        typename PostgresScene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        if (way == Way::nested) {
+            typename PostgresScene<TestType>::Tx inner{scene.db};
+            prepare();
+            CHECK(without_cause(ending([&] { inner.commit(); })) == "TransactionLost unknown");
+        } else {
+            prepare();
+        }
+        if (way == Way::rollback) CHECK(ending([&] { tx.rollback(); }) == "TransactionLost unknown");
+        if (way == Way::commit or way == Way::nested) CHECK(ending([&] { tx.commit(); }) == "TransactionLost unknown");
+    }
+    CHECK(scene.told.size() == (way == Way::destructor ? 2 : 0));
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
-    run(PostgresHandle{}, commits ? "COMMIT PREPARED 'doubt'" : "ROLLBACK PREPARED 'doubt'");
+    CHECK(run(scene.others, "SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'doubt'") == "1");
+    run(scene.others, commits ? "COMMIT PREPARED 'doubt'" : "ROLLBACK PREPARED 'doubt'");
+    CHECK(scene.hooks.empty());
     CHECK(scene.truth() == (commits ? "1" : ""));
     CHECK(scene.goes_on());
 }
 
-TEMPLATE_LIST_TEST_CASE("libpq loss: one whose answer is unread is noticed when that is read", "[S50][P08]",
+TEMPLATE_LIST_TEST_CASE("libpq loss: one whose answer is unread is noticed when that is read", "[S50][P08][P19]",
                         EveryWitness) {
+    const bool pipeline = GENERATE(false, true);
     const bool reads = GENERATE(true, false);
+    CAPTURE(pipeline, reads);
     PostgresScene<TestType> scene;
     typename PostgresScene<TestType>::Tx tx{scene.db};
     scene.row(1);
-    PQsendQuery(scene.handle, "COMMIT; BEGIN; INSERT INTO t VALUES (2)");
+    if (pipeline)
+        send_in_pipeline(scene.handle, {"COMMIT", "BEGIN", "INSERT INTO t VALUES (2)"});
+    else
+        PQsendQuery(scene.handle, "COMMIT; BEGIN; INSERT INTO t VALUES (2)");
     CHECK(ending([&] { tx.commit(); }) == "UsageError");
-    if (reads) read_all(scene.handle);
+    if (reads) pipeline ? leave_pipeline(scene.handle) : read_all(scene.handle);
     CHECK(ending([&] { reads ? static_cast<void>(tx.commit()) : tx.rollback(); }) == "TransactionLost committed");
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == "1");
     CHECK(scene.goes_on());
     CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq loss: one whose answer is unread is noticed when a nested block rolls back",
+                        "[S50][P08]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    typename PostgresScene<TestType>::Tx tx{scene.db};
+    scene.row(1);
+    typename PostgresScene<TestType>::Tx inner{scene.db};
+    PQsendQuery(scene.handle, "COMMIT");
+    CHECK(ending([&] { inner.rollback(); }) == "TransactionLost committed");
+    CHECK(ending([&] { tx.commit(); }) == "TransactionLost committed");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == "1");
+    CHECK(scene.goes_on());
 }
 
 // ---- Where the witnesses differ

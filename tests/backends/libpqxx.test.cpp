@@ -89,7 +89,7 @@ TEST_CASE("libpqxx: a COMMIT that fails has rolled back", "[S46][P02][P18]") {
     CHECK(scene.told.empty());
 }
 
-TEST_CASE("libpqxx: a lost transaction runs no hook", "[S50][P08][P18]") {
+TEST_CASE("libpqxx: a lost transaction runs no hook", "[S50][P08][P13][P18]") {
     struct Row {
         const char* sql;
         const char* truth;
@@ -131,12 +131,13 @@ TEST_CASE("libpqxx: a lost transaction runs no hook", "[S50][P08][P18]") {
     CHECK(scene.goes_on());
 }
 
-TEST_CASE("libpqxx: another transaction object on the connection is refused, before and in a block", "[S41]") {
+TEST_CASE("libpqxx: another transaction object on the connection is refused, before and in a block", "[S8][S41]") {
     PqxxScene scene;
     {
         pqxx::work theirs{scene.db};
-        CHECK(outcome_of([&] { Atomic tx{scene.db}; }) == "usage_error");
+        CHECK(outcome_of([&] { Atomic tx{scene.db}; }) == "UsageError");
         theirs.exec("INSERT INTO t VALUES (1)");
+        CHECK(outcome_of([&] { scene.hook(1); }) == "UsageError");
         theirs.commit();
     }
     scene.db.atomic([&] {
@@ -148,7 +149,7 @@ TEST_CASE("libpqxx: another transaction object on the connection is refused, bef
     CHECK(scene.goes_on());
 }
 
-TEST_CASE("libpqxx: a block is not committed while something is unfinished", "[S47]") {
+TEST_CASE("libpqxx: a block is not committed while something is unfinished", "[S47][P11]") {
     PqxxScene scene;
     {
         Atomic tx{scene.db};
@@ -179,7 +180,77 @@ TEST_CASE("libpqxx: a raw BEGIN outside of blocks is not noticed, and ended with
     CHECK(scene.goes_on());
 }
 
+TEST_CASE("libpqxx: what ends no transaction is no loss", "[S50][P12]") {
+    const std::string sql =
+        GENERATE("BEGIN", "SAVEPOINT s; INSERT INTO t VALUES (5); ROLLBACK TO s", "SAVEPOINT s; RELEASE s");
+    PqxxScene scene;
+    scene.db.atomic([&] {
+        scene.row(1);
+        scene.run(sql);
+        scene.db.atomic([&] {
+            scene.row(2);
+            scene.run(sql);
+        });
+    });
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEST_CASE("libpqxx: a prepared transaction is in doubt until somebody else ends it", "[S50][P08e]") {
+    const bool commits = GENERATE(true, false);
+    const bool prepared_commits = GENERATE(true, false);
+    const bool begins_another = GENERATE(true, false);
+    PqxxScene scene;
+    {
+        Atomic tx{scene.db};
+        scene.row(1);
+        scene.run("PREPARE TRANSACTION 'pqxx'");
+        if (begins_another) scene.run("BEGIN; INSERT INTO t VALUES (2)");
+        CHECK(without_cause(outcome_of([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); })) ==
+              "TransactionLost unknown");
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    run(scene.others(), prepared_commits ? "COMMIT PREPARED 'pqxx'" : "ROLLBACK PREPARED 'pqxx'");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == (prepared_commits ? "1" : ""));
+    CHECK(scene.goes_on());
+}
+
+TEST_CASE("libpqxx: outside a block a procedure commits piece by piece, and hooks run at once", "[S1][P10]") {
+    PqxxScene scene;
+    const std::string piecewise = "DO $$ BEGIN INSERT INTO t VALUES (10); COMMIT; PERFORM 1 / 0; END $$";
+    CHECK_THROWS_AS(pqxx::nontransaction{scene.db}.exec(piecewise), pqxx::sql_error);
+    CHECK(scene.truth() == "10");
+    scene.hook(1);
+    CHECK(scene.hooks == "1");
+    CHECK(scene.goes_on());
+}
+
 // ---- Connections that die
+
+TEST_CASE("libpqxx: a connection that is closed in a block takes it along, and does not come back by itself",
+          "[S49][S50][P20]") {
+    const bool commits = GENERATE(true, false);
+    const bool goes_on_writing = GENERATE(true, false);
+    CAPTURE(commits, goes_on_writing);
+    PqxxScene scene;
+    {
+        Atomic tx{scene.db};
+        scene.row(1);
+        scene.db.disconnect();
+        if (goes_on_writing) CHECK(scene.attempt("INSERT INTO t VALUES (2)") != "");
+        CHECK(outcome_of([&] { scene.hook(2); }) == "TransactionLost unknown");
+        CHECK(outcome_of([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); }) ==
+              "TransactionLost unknown");
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    scene.reconnect();
+    CHECK(scene.goes_on());
+}
 
 TEST_CASE("libpqxx: a COMMIT that is not answered is in doubt", "[S48][P05][P18]") {
     const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after);

@@ -71,8 +71,10 @@ TEST_CASE("libpqxx doubt: costs no round trip, and writes nothing where no hook 
 
 TEST_CASE("libpqxx doubt: a block that was ended behind our back leaves no marker", "[doubt][S50]") {
     const std::string behind = GENERATE("ROLLBACK", "COMMIT", "ROLLBACK; BEGIN", "COMMIT AND CHAIN");
-    CAPTURE(behind);
+    const bool can_be_written = GENERATE(true, false);
+    CAPTURE(behind, can_be_written);
     DoubtScene<PqxxScene> s;
+    if (not can_be_written) run(s.others, "ALTER TABLE txhooks_commit ADD CHECK (not committed)");
     CHECK(outcome_of([&] {
               s.scene.db.atomic({.resolve = &s.doubt}, [&] {
                   s.scene.row(1);
@@ -95,6 +97,19 @@ TEST_CASE("libpqxx doubt: without the marker's table nothing is committed, and t
         said = error.what();
     }
     CHECK(said.find("txhooks_commit") != std::string::npos);
+    CHECK(s.scene.truth() == "");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.goes_on());
+}
+
+TEST_CASE("libpqxx doubt: without a privilege on the marker's table nothing is committed", "[doubt][S46]") {
+    DoubtScene<PqxxScene> s;
+    run(s.others,
+        "CREATE OR REPLACE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE insufficient_privilege; END $$; "
+        "CREATE TRIGGER forbid BEFORE INSERT ON txhooks_commit FOR EACH ROW EXECUTE FUNCTION forbid()");
+    CHECK_THROWS_AS(s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); }), pqxx::insufficient_privilege);
+    CHECK_FALSE(s.doubt.in_doubt());
     CHECK(s.scene.truth() == "");
     CHECK(s.scene.hooks == "");
     CHECK(s.scene.goes_on());

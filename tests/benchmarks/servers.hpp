@@ -20,17 +20,13 @@
 
 namespace benchmarks {
 
-inline constexpr const char* marker_table =
-    "CREATE TABLE IF NOT EXISTS txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
-    "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
-
 class Postgres {
 public:
     using Backend = PGconn*;
 
     Postgres() {
         execute("CREATE TABLE IF NOT EXISTS priced (n SERIAL PRIMARY KEY)");
-        execute(marker_table);
+        execute(support::marker_table);
     }
     Backend backend() { return handle_; }
     void execute(const char* sql) { PQclear(PQexec(handle_, sql)); }
@@ -46,7 +42,7 @@ public:
 
     Mariadb() {
         execute("CREATE TABLE IF NOT EXISTS priced (n INT AUTO_INCREMENT PRIMARY KEY)");
-        execute(marker_table);
+        execute(support::marker_table);
     }
     Backend backend() { return handle_; }
     void execute(std::string_view sql) { mysql_real_query(handle_, sql.data(), sql.size()); }

@@ -22,11 +22,7 @@ struct DoubtScene {
     PostgresHandle others{scene.server()};
     txhooks::Doubt doubt;
 
-    DoubtScene() {
-        run(others,
-            "CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
-            "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
-    }
+    DoubtScene() { run(others, marker_table); }
 
     std::string markers() { return run(others, "SELECT string_agg(committed::text, ',') FROM txhooks_commit"); }
 

@@ -96,6 +96,10 @@ using SetLocal = txhooks::postgres::SetLocal<PGconn*>;
 using Sentinel = txhooks::postgres::Sentinel<PGconn*>;
 using EveryWitness = std::tuple<EventWitness, SetLocal, Sentinel>;
 
+inline constexpr const char* marker_table =
+    "CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
+    "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
+
 inline std::string new_schema() {
     static std::atomic<int> schemas{0};
     return "s" + std::to_string(++schemas) + '_' + std::to_string(getpid());

@@ -99,7 +99,7 @@ public:
             row(93);
             tx.rollback();
         }
-        pqxx::work free{db};  // nobody is on the connection
+        { const pqxx::work free{db}; }  // nobody is on the connection
         return hooks == "90,92" and truth() == (before.empty() ? "90,92" : before + ",90,92") and db.usable();
     }
 };

@@ -29,6 +29,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <string>
 #include <string_view>
 
 namespace txhooks::postgres {
@@ -50,7 +51,7 @@ public:
         }
     }
 
-    int rows() const noexcept { return PQntuples(last_.get()); }
+    std::string value() const { return PQntuples(last_.get()) == 0 ? "" : PQgetvalue(last_.get(), 0, 0); }
     std::string_view tag() const noexcept { return last_ ? PQcmdStatus(last_.get()) : ""; }
     /// Of the first error: empty if there was none, or the server did not report it.
     std::string_view sqlstate() const noexcept { return sqlstate_text(); }
@@ -108,7 +109,8 @@ struct SavepointCheck {
 ///   handle, and does nothing once no adapter is there.
 /// - It sees raw COMMIT and ROLLBACK, with AND CHAIN or followed by BEGIN, PREPARE TRANSACTION, a COMMIT that failed,
 ///   and PQreset; also inside strings of several statements, asynchronous or in pipelines.
-/// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's: the server answers
+/// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's (one RELEASE may
+///   end several): the server answers
 ///   it like `ROLLBACK TO`. `postgres::SetLocal` and `postgres::Sentinel` see that too. After `ROLLBACK TO` without a
 ///   RELEASE it takes a raw `BEGIN` for a loss.
 /// - Unknown remains what became of a transaction that was prepared, or whose connection was lost without a word from
@@ -122,7 +124,6 @@ public:
 
     void begin(const Begin& options) {
         detail::begin(Check::begin, options, [this](const char* sql) { execute(sql); });
-        read_only_ = options.read_only;
         watch_.history.restart();
         ours_ = true;
     }
@@ -131,7 +132,6 @@ public:
 
     /// For `Doubt`. In one round trip, as without the marker.
     CommitResult commit(const char* marker) noexcept {
-        if (read_only_) return commit();
         const std::string_view before{Check::commit, std::strlen(Check::commit) - std::strlen("COMMIT")};
         char insert[100];
         std::snprintf(insert, sizeof insert, detail::write_marker, marker);
@@ -141,7 +141,12 @@ public:
     }
 
     bool was_committed(const char* marker) {
-        return detail::was_committed(marker, [this](const char* sql) { return execute(sql).rows(); });
+        return detail::was_committed(marker, [this](const char* sql) {
+            if (busy()) throw UsageError{while_busy};
+            const detail::Reply reply{conn(), sql};
+            if (reply.failed()) throw reply.error(Outcome::unknown);
+            return reply.value();
+        });
     }
 
     void rollback() {
@@ -158,6 +163,7 @@ public:
     void release(unsigned n) { numbered("RELEASE txhooks_%u", n); }
     void rollback_to(unsigned n) {
         finish_what_is_running();
+        if (state() == ConnectionState::lost) throw TransactionLost{fate()};
         numbered("ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n);
     }
 
@@ -165,7 +171,7 @@ public:
         const PGTransactionStatusType status = PQtransactionStatus(conn());
         if (status == PQTRANS_UNKNOWN) return ConnectionState::lost;
         if (ours_ and (status == PQTRANS_IDLE or watch_.history.ended())) return ConnectionState::lost;
-        if (status == PQTRANS_IDLE) return ConnectionState::idle;
+        if (status == PQTRANS_IDLE) return in_pipeline() ? ConnectionState::open : ConnectionState::idle;
         return status == PQTRANS_INERROR ? ConnectionState::failed : ConnectionState::open;
     }
 
@@ -253,7 +259,6 @@ private:
 
     detail::Watch watch_;
     bool ours_ = false;  // from BEGIN until we have seen the end
-    bool read_only_ = false;
 };
 
 /// Asks the server as well whether it is still the same transaction, by a setting that only lasts as long:

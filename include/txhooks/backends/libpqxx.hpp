@@ -60,6 +60,8 @@ inline std::string pqxx_sqlstate(const std::exception_ptr& error) noexcept {
         return "40001";
     } catch (const pqxx::deadlock_detected&) {
         return "40P01";
+    } catch (const pqxx::insufficient_privilege&) {
+        return "42501";
     } catch (const pqxx::statement_completion_unknown&) {
         return {};
     } catch (const pqxx::transaction_rollback&) {
@@ -96,25 +98,25 @@ public:
         }
         stay_disconnected(true);
         ours_ = true;
-        read_only_ = options.read_only;
     }
 
     CommitResult commit() noexcept { return commit_by("RELEASE txhooks_0; COMMIT"); }
 
     /// For `Doubt`. In one round trip, as without the marker.
     CommitResult commit(const char* marker) noexcept {
-        if (read_only_) return commit();
         char insert[100];
         std::snprintf(insert, sizeof insert, postgres::detail::write_marker, marker);
-        char sql[150];
-        std::snprintf(sql, sizeof sql, "%s; RELEASE txhooks_0; COMMIT", insert);
+        char sql[200];
+        std::snprintf(sql, sizeof sql, "RELEASE txhooks_0; SAVEPOINT txhooks_0; %s; RELEASE txhooks_0; COMMIT", insert);
         return commit_by(sql);
     }
 
     bool was_committed(const char* marker) {
         pqxx::nontransaction session{db_};
-        return postgres::detail::was_committed(marker,
-                                               [&](const char* sql) { return session.exec(std::string{sql}).size(); });
+        return postgres::detail::was_committed(marker, [&](const char* sql) {
+            const pqxx::result rows = session.exec(std::string{sql});
+            return std::string{rows.empty() ? "" : rows[0][0].c_str()};
+        });
     }
 
     void rollback() {
@@ -143,7 +145,7 @@ public:
 
     ConnectionState state() const noexcept {
         if (unfinished_) return ConnectionState::lost;
-        if (not session_) return ConnectionState::idle;  // as far as is known
+        if (not session_) return is_taken() ? ConnectionState::open : ConnectionState::idle;  // as far as is known
         return db_.is_open() ? ConnectionState::open : ConnectionState::lost;
     }
 
@@ -225,6 +227,18 @@ private:
         return {outcome, error};
     }
 
+    // By a transaction object of the user's.
+    bool is_taken() const noexcept {
+        try {
+            const pqxx::nontransaction free{db_};
+            return false;
+        } catch (const pqxx::usage_error&) {
+            return true;
+        } catch (...) {
+            return false;
+        }
+    }
+
     // After the user has called commit() or abort() of the transaction object it takes another to go on.
     void replace_closed_session() noexcept {
         try {
@@ -254,7 +268,6 @@ private:
     Backend& db_;
     std::optional<pqxx::nontransaction> session_;  // while a block is open
     bool ours_ = false;
-    bool read_only_ = false;
     bool unfinished_ = false;  // a ROLLBACK has failed
 };
 

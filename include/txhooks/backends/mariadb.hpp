@@ -125,7 +125,6 @@ public:
         if (not in_transaction()) [[unlikely]]
             throw TransactionLost{Outcome::rolled_back};  // of another session, or no answer to this
         ours_ = true;
-        read_only_ = how.read_only;
         ending_ = Ending::unseen;
     }
 
@@ -137,7 +136,7 @@ public:
     /// For `Doubt`. In one round trip, with `Plain` one more. What does not commit is rolled back: the marker might be
     /// there already when COMMIT is tried again.
     CommitResult commit(const char* marker) noexcept {
-        if (read_only_ or unread()) return commit();
+        if (unread()) return commit();
         char sql[300];
         std::snprintf(sql, sizeof sql,
                       "BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;"
@@ -152,13 +151,16 @@ public:
         char sql[200];
         std::snprintf(sql, sizeof sql, "INSERT IGNORE INTO txhooks_commit (id, committed) VALUES ('%s', FALSE)",
                       marker);
-        if (not send(sql)) throw error(Outcome::rolled_back);
-        std::snprintf(sql, sizeof sql, "SELECT 1 FROM txhooks_commit WHERE id = '%s' AND committed", marker);
+        if (not send(sql)) throw error(Outcome::unknown);
+        std::snprintf(sql, sizeof sql, "SELECT committed FROM txhooks_commit WHERE id = '%s'", marker);
         MYSQL_RES* const rows = send(sql) ? mysql_store_result(db_) : nullptr;
-        if (rows == nullptr) throw error(Outcome::rolled_back);
-        const bool found = mysql_num_rows(rows) != 0;
+        if (rows == nullptr) throw error(Outcome::unknown);
+        const MYSQL_ROW row = mysql_fetch_row(rows);
+        const bool found = row != nullptr;
+        const bool committed = found and row[0][0] == '1';
         mysql_free_result(rows);
-        return found;
+        if (not found) throw UsageError{txhooks::detail::marker_swallowed};
+        return committed;
     }
 
     void rollback() {
@@ -383,7 +385,6 @@ private:
 
     MYSQL* db_;
     bool ours_ = false;  // from BEGIN until we have seen the end
-    bool read_only_ = false;
     mutable Ending ending_ = Ending::unseen;
 };
 

@@ -44,13 +44,13 @@ struct Detaching : Standing {
         return after;
     }
 
-    static void give_back(DetachedHooks& after, HookList& hooks) noexcept { after.adopt(hooks); }
+    static void give_back(DetachedHooks& after, HookList& hooks) noexcept { after.take_back(hooks); }
 
     static HookList& list_of(DetachedHooks& after) noexcept { return *after.held_.hooks; }
 
     [[gnu::cold, gnu::noinline]] static void hand_over(Connection& db) noexcept {
         HookList& hooks = *db.hooks_;
-        take_detached(db)->adopt(hooks, db.on_hook_failure_, db.report_);
+        take_detached(db)->fill(hooks, db.on_hook_failure_, db.report_);
         db.own_hooks_.trim();
     }
 

@@ -88,7 +88,7 @@ struct Opening : RollingBack {
         refuse_lost_base(db, state);
         if (state != between_blocks(db)) refuse_engine(state);
         if (options.resolve != nullptr) check_doubt(db, *options.resolve, options.detach);
-        if (options.resolve != nullptr and db.stage_ == nullptr) {
+        if (options.resolve != nullptr and db.stage_ == nullptr and not is_read_only(options.begin)) {
             prepare_doubt(db, *options.resolve);
         } else if (options.detach != nullptr) {
             prepare_detached(db, *options.detach);
@@ -115,6 +115,15 @@ struct Opening : RollingBack {
             db.verb_begin();
         else
             db.verb_begin(options.begin);
+    }
+
+    // Such a block has nothing to resolve, and cannot write a marker.
+    template <class Begin>
+    static bool is_read_only([[maybe_unused]] const Begin& begin) noexcept {
+        if constexpr (requires { begin.read_only; })
+            return begin.read_only;
+        else
+            return false;
     }
 
     template <class Db>

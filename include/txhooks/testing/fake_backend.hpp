@@ -127,7 +127,7 @@ public:
         try {
             faults.around(Verb::commit, [&] {
                 const std::size_t before = changes_.size();
-                if (marker != nullptr and is_ours() and not failed_) write_marker(marker);
+                if (marker != nullptr and is_ours() and not failed_) write_marker(marker, "committed");
                 log("COMMIT");
                 result = answered_commit();
                 if (result.outcome == Outcome::still_open) undo(before);
@@ -141,9 +141,8 @@ public:
     }
 
     bool was_committed(const char* marker) {
-        if (get(marker_key(marker))) return true;
-        write_marker(marker);
-        return false;
+        if (not get(marker_key(marker))) write_marker(marker, "rolled back");
+        return get(marker_key(marker)) == "committed";
     }
 
     void rollback() {
@@ -244,7 +243,7 @@ private:
     }
 
     static std::string marker_key(const char* marker) { return std::string{"txhooks_commit/"} + marker; }
-    void write_marker(const char* marker) { put(marker_key(marker)); }
+    void write_marker(const char* marker, const char* what) { put(marker_key(marker), what); }
 
     void set(const std::string& key, std::optional<std::string> value) {
         if (value)

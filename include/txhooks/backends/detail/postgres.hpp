@@ -3,8 +3,12 @@
 
 // What the adapters for PostgreSQL share.
 
+#include <txhooks/detail/doubt_state.hpp>
+#include <txhooks/errors.hpp>
+
 #include <cstdio>
 #include <cstring>
+#include <string>
 #include <string_view>
 
 namespace txhooks::postgres {
@@ -40,16 +44,17 @@ void begin(const char* plain, const Begin& options, Execute execute) {
 constexpr const char* write_marker = "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', true)";
 
 // Whether it was written; if not, it never will be. Writes also if it was, so that the answer waits for the standbys
-// that a COMMIT waits for. `execute` runs a statement and returns its number of rows.
-template <class Execute>
-bool was_committed(const char* marker, Execute execute) {
+// that a COMMIT waits for. `ask` runs a statement and returns its first value, or "".
+template <class Ask>
+bool was_committed(const char* marker, Ask ask) {
     char sql[300];
     std::snprintf(sql, sizeof sql,
                   "WITH marker AS (INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT (id) DO "
-                  "UPDATE SET committed = txhooks_commit.committed RETURNING committed) SELECT 1 FROM marker WHERE "
-                  "committed",
+                  "UPDATE SET committed = txhooks_commit.committed RETURNING committed) SELECT committed FROM marker",
                   marker);
-    return execute(sql) != 0;
+    const std::string committed = ask(sql);
+    if (committed.empty()) throw UsageError{txhooks::detail::marker_swallowed};
+    return committed == "t";
 }
 
 // A serialization failure, or the victim of a deadlock.
