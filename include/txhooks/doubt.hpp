@@ -29,7 +29,7 @@ namespace txhooks {
 /// row. (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits
 /// for the standbys that a COMMIT of that connection waits for, and then stands after a failover.
 ///
-/// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, where that is not the default):
+/// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, if that is not the default):
 ///
 ///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,
 ///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)

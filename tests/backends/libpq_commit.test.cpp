@@ -4,7 +4,6 @@
 
 #include "support/catch.hpp"
 #include "support/postgres_scene.hpp"
-#include "support/restart_server.hpp"
 
 #include <txhooks/backends/libpq.hpp>
 #include <txhooks/doubt.hpp>
@@ -510,9 +509,7 @@ public:
     explicit OwnServer(const std::string& settings = "")
         : script_{(std::filesystem::path{__FILE__}.parent_path() / "../support/servers/postgres").string()},
           folder_{std::string{std::getenv("TXHOOKS_POSTGRES")} + "-own"} {
-        if (std::system((script_ + " start " + folder_ + " --watch " + std::to_string(getpid()) + settings).c_str()) !=
-            0)
-            throw std::runtime_error{"no server"};
+        run("start", " --watch " + std::to_string(getpid()) + settings);
         before_ = std::getenv("TXHOOKS_POSTGRES");
         setenv("TXHOOKS_POSTGRES", folder_.c_str(), 1);
     }
@@ -520,13 +517,18 @@ public:
     OwnServer& operator=(const OwnServer&) = delete;
     ~OwnServer() {
         setenv("TXHOOKS_POSTGRES", before_.c_str(), 1);
-        if (std::system((script_ + " stop " + folder_).c_str()) != 0) std::abort();
+        run("stop");
     }
 
     /// As after a crash: what it had not written is lost, and its sessions have ended without a word.
-    void restart() { restart_server("postgres", folder_, "QUIT"); }
+    void restart() { run("restart", " QUIT"); }
 
 private:
+    void run(const std::string& verb, const std::string& more = "") const {
+        const std::string command = script_ + ' ' + verb + ' ' + folder_ + more;
+        if (std::system(command.c_str()) != 0) throw std::runtime_error{command + " failed"};
+    }
+
     std::string script_;
     std::string folder_;
     std::string before_;

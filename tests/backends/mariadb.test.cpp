@@ -302,17 +302,35 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a transaction begun by hand is left alone", "[
         CHECK(attempt(scene.handle, "BEGIN NOT ATOMIC START TRANSACTION; SIGNAL SQLSTATE '45000'; END") == 1644);
         CHECK((scene.handle.get()->server_status & SERVER_STATUS_IN_TRANS) == 0);
     }
-    SECTION("XA") {
-        run(scene.handle, "XA START 'mine'");
-    }
     CHECK_FALSE(scene.db.usable());
     CHECK(ending([&] { scene.hook(1); }) == "UsageError");
     CHECK(ending([&] { Tx tx{scene.db}; }) == "UsageError");
     scene.insert(1);
-    if (attempt(scene.handle, "XA END 'mine'") == 0)
-        run(scene.handle, "XA COMMIT 'mine' ONE PHASE");
-    else
-        run(scene.handle, "COMMIT");
+    run(scene.handle, "COMMIT");
+    CHECK(scene.truth() == "1");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.goes_on());
+    CHECK(scene.told == nothing_told);
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb: an XA transaction is left alone, in each of its states", "[S8][S41][M16]", EveryWay) {
+    Scene<TestType> scene;
+    using Tx = typename Scene<TestType>::Tx;
+    const unsigned steps = GENERATE(1u, 2u, 3u);
+    const std::string state[] = {"XA START 'mine'", "XA END 'mine'", "XA PREPARE 'mine'"};
+    CAPTURE(state[steps - 1]);
+    for (unsigned i = 0; i != steps; ++i) {
+        run(scene.handle, state[i]);
+        if (i == 0) scene.insert(1);
+    }
+    CHECK_FALSE(scene.db.usable());
+    CHECK(ending([&] { scene.hook(1); }) == "UsageError");
+    CHECK(ending([&] { Tx tx{scene.db}; }) == "UsageError");
+    CHECK(attempt(scene.handle, "COMMIT") == 1399);
+    CHECK(ending([&] { scene.hook(1); }) == "UsageError");
+    CHECK(scene.truth().empty());
+    for (unsigned i = steps; i != 3; ++i) run(scene.handle, state[i]);
+    run(scene.handle, "XA COMMIT 'mine'");
     CHECK(scene.truth() == "1");
     CHECK(scene.hooks.empty());
     CHECK(scene.goes_on());
@@ -338,7 +356,8 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a transaction that is over is not held against
     CHECK(scene.told == nothing_told);
 }
 
-TEMPLATE_LIST_TEST_CASE("mariadb: with autocommit off no block begins and nothing is sent", "[S8][S41]", EveryWay) {
+TEMPLATE_LIST_TEST_CASE("mariadb: with autocommit off no block begins and nothing is sent", "[S8][S41][M05]",
+                        EveryWay) {
     Scene<TestType> scene;
     using Tx = typename Scene<TestType>::Tx;
     const bool pending = GENERATE(true, false);
@@ -612,6 +631,24 @@ TEST_CASE("mariadb: a COMMIT that failed before it did anything can be tried aga
     CHECK(ending([&] { return tx.commit(); }) == "committed");
     CHECK(scene.hooks == "1,2");
     CHECK(scene.truth() == "1,2");
+    CHECK(scene.goes_on());
+    CHECK(scene.told == nothing_told);
+}
+
+TEST_CASE("mariadb: an error during COMMIT that proves nothing leaves it in doubt", "[S48]") {
+    const std::string code = GENERATE("1180", "1927");
+    const std::string sent = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = " + code;
+    MistakenScene scene;
+    Mistaken::word = "COMMIT";
+    Mistaken::sent = sent.c_str();
+    CHECK(ending([&] { scene.db.atomic([&] { scene.row(1); }); }) ==
+          "CommitUnknown unknown <- EngineError " + code + " unknown");
+    Mistaken::word = "nothing";
+    CHECK(ending([&] { scene.hook(2); }) == "ConnectionBroken");
+    run(scene.handle, "ROLLBACK");
+    scene.db.reset();
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
     CHECK(scene.told == nothing_told);
 }

@@ -8,6 +8,8 @@
 #include <txhooks/doubt.hpp>
 
 #include <string>
+#include <string_view>
+#include <thread>
 #include <type_traits>
 
 using namespace support;
@@ -22,11 +24,7 @@ struct DoubtScene {
     Scene<Adapter> scene{Login{.port = proxy.port(), .read_timeout = 1}};
     Doubt doubt;
 
-    DoubtScene() {
-        run(scene.other,
-            "CREATE OR REPLACE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
-            "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
-    }
+    DoubtScene() { make_marker_table(scene.other); }
 
     std::string markers() { return values(scene.other, "SELECT committed FROM txhooks_commit"); }
 
@@ -80,7 +78,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb doubt: what was resolved to rolled back stays s
     late.begin({});
     run(handle, "INSERT INTO t VALUES (3)");
     const txhooks::CommitResult result = late.commit(s.doubt.marker());
-    CHECK(name(result.outcome) == "rolled_back");
+    REQUIRE(name(result.outcome) == "rolled_back");
     CHECK(describe(result.error) == "EngineError 1062 rolled_back");
     CHECK(s.scene.truth() == "");
     CHECK(s.markers() == "0");
@@ -114,7 +112,7 @@ TEST_CASE("mariadb doubt: while the COMMIT may still come, resolve() waits for i
     Handle handle;
     txhooks::HookedConnection fresh{handle.get()};
     run(handle, "SET innodb_lock_wait_timeout = 1");
-    CHECK(ending([&] { s.doubt.resolve(fresh); }) == "EngineError 1205 rolled_back");
+    CHECK(ending([&] { s.doubt.resolve(fresh); }) == "EngineError 1205 unknown");
     CHECK(s.doubt.in_doubt());
     run(still_at_work, "COMMIT");
     CHECK(name(s.doubt.resolve(fresh)) == "committed");
@@ -138,6 +136,85 @@ TEMPLATE_LIST_TEST_CASE(
     s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] { s.scene.hook(3); });
     CHECK(s.scene.hooks == "1,2,3");
     CHECK(s.markers() == "1");
+}
+
+namespace {
+
+// A compound stays at its end after COMMIT, as one does that is interrupted just there.
+struct Lingering : txhooks::mariadb::detail::Compounds {
+    static unsigned run(MYSQL* db, std::string_view compound) noexcept {
+        if (compound.find("COMMIT") == std::string_view::npos) return Compounds::run(db, compound);
+        compound.remove_suffix(std::string_view{"END"}.size());
+        return Compounds::run(db, std::string{compound} + "SET @slept = SLEEP(30);END");
+    }
+};
+
+}  // namespace
+
+TEST_CASE("mariadb doubt: a compound that is interrupted after its COMMIT is in doubt, and was committed",
+          "[doubt][S48][M09]") {
+    const bool resolves = GENERATE(true, false);
+    const bool killed = GENERATE(true, false);
+    CAPTURE(resolves, killed);
+    DoubtScene<txhooks::mariadb::SavepointWitness<Lingering>> s;
+    run(s.scene.handle, killed ? "DO 0" : "SET max_statement_time = 0.3");
+    std::thread killer;
+    if (killed)
+        killer = std::thread{[id = std::to_string(mysql_thread_id(s.scene.handle))] {
+            Handle other;
+            const std::string asleep =
+                "SELECT id FROM information_schema.processlist WHERE state = 'User sleep' AND id = " + id;
+            while (values(other, asleep).empty()) std::this_thread::yield();
+            run(other, "KILL QUERY " + id);
+        }};
+    const std::string told =
+        ending([&] { s.scene.db.atomic({.resolve = resolves ? &s.doubt : nullptr}, [&] { s.scene.row(1); }); });
+    if (killed) killer.join();
+    CHECK(told == std::string{"CommitUnknown unknown <- EngineError "} + (killed ? "1317" : "1969") + " unknown");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.truth() == "1");
+    CHECK(s.markers() == (resolves ? "1" : ""));
+
+    run(s.scene.handle, "SET max_statement_time = 0");
+    s.scene.db.reset();
+    CHECK(s.doubt.in_doubt() == resolves);
+    if (resolves) CHECK(name(s.doubt.resolve(s.scene.db)) == "committed");
+    CHECK(s.scene.hooks == (resolves ? "1" : ""));
+    CHECK(s.scene.truth() == "1");
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: a session that ends itself before its COMMIT is in doubt, and was rolled back",
+                        "[doubt][S48][M23]", EveryWay) {
+    DoubtScene<TestType> s;
+    run(s.scene.other,
+        "CREATE TRIGGER ends BEFORE INSERT ON txhooks_commit FOR EACH ROW "
+        "BEGIN IF NEW.committed THEN KILL CONNECTION_ID(); END IF; END");
+    CHECK(ending([&] { s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); }); }) ==
+          "CommitUnknown unknown <- EngineError 1927 unknown");
+    CHECK(ending([&] { s.scene.hook(2); }) == "ConnectionBroken");
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    CHECK(name(s.doubt.resolve(fresh)) == "rolled_back");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.truth() == "");
+    CHECK(s.markers() == "0");
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: a marker in a table without transactions proves nothing", "[doubt][M08]",
+                        EveryWay) {
+    DoubtScene<TestType> s;
+    run(s.scene.other, "ALTER TABLE txhooks_commit ENGINE = MyISAM");
+    run(s.scene.other,
+        "CREATE TRIGGER ends AFTER INSERT ON txhooks_commit FOR EACH ROW "
+        "BEGIN IF NEW.committed THEN KILL CONNECTION_ID(); END IF; END");
+    CHECK(ending([&] { s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); }); }) ==
+          "CommitUnknown unknown <- EngineError 1927 unknown");
+    CHECK(s.markers() == "1");
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    CHECK(ending([&] { s.doubt.resolve(fresh); }) == "UsageError");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.truth() == "");
 }
 
 TEST_CASE("mariadb doubt: without the marker's table nothing is committed, and the error names it", "[doubt]") {

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 using namespace support;
@@ -70,6 +71,10 @@ const std::vector<Ender>& enders() {
         {"ROLLBACK", [](MYSQL* db, MYSQL*) { run(db, "ROLLBACK"); }, "", true},
         {"COMMIT", [](MYSQL* db, MYSQL*) { run(db, "COMMIT"); }, "1", true},
         {"mysql_commit", [](MYSQL* db, MYSQL*) { mysql_commit(db); }, "1", true},
+        {"mysql_refresh: the client is not told",
+         [](MYSQL* db, MYSQL*) { REQUIRE(mysql_refresh(db, REFRESH_STATUS) == 0); }, "1", false},
+        {"COMMIT, prepared", [](MYSQL* db, MYSQL*) { REQUIRE(prepared(db, "COMMIT") == 0); }, "1", true},
+        {"EXECUTE IMMEDIATE 'ROLLBACK'", [](MYSQL* db, MYSQL*) { run(db, "EXECUTE IMMEDIATE 'ROLLBACK'"); }, "", true},
         {"COMMIT, completion_type CHAIN",
          [](MYSQL* db, MYSQL*) {
              run(db, "SET completion_type = CHAIN");
@@ -179,28 +184,40 @@ const std::vector<Committer>& committers() {
         {"TRUNCATE TABLE d"},
         {"TRUNCATE TABLE nowhere", 1146},
         {"CREATE INDEX i ON d (x)"},
+        {"DROP INDEX i ON d", 0, "CREATE INDEX i ON d (x)"},
         {"DROP INDEX nowhere ON d", 1091},
         {"CREATE OR REPLACE VIEW v AS SELECT 1"},
+        {"ALTER VIEW v AS SELECT 2", 0, "CREATE OR REPLACE VIEW v AS SELECT 1"},
+        {"DROP VIEW v", 0, "CREATE OR REPLACE VIEW v AS SELECT 1"},
         {"DROP VIEW nowhere", 4092},
         {"CREATE OR REPLACE PROCEDURE q() SELECT 1"},
+        {"DROP PROCEDURE nowhere", 1305},  // the number of a savepoint that is not there
         {"CREATE OR REPLACE FUNCTION f() RETURNS INT RETURN 1"},
         {"CREATE OR REPLACE TRIGGER r BEFORE INSERT ON d FOR EACH ROW SET NEW.x = 1"},
         {"CREATE OR REPLACE SEQUENCE s"},
         {"CREATE OR REPLACE DATABASE txhooks_other"},
         {"CREATE DATABASE txhooks", 1007},
+        {"ALTER DATABASE txhooks_other COMMENT = 'x'", 0, "CREATE OR REPLACE DATABASE txhooks_other"},
         {"DROP DATABASE IF EXISTS txhooks_other"},
+        {"DROP DATABASE nowhere", 1008},
         {"BEGIN", 0, "DO 0", "DO 0", true},
         {"START TRANSACTION READ ONLY", 0, "DO 0", "DO 0", true},
         {"LOCK TABLES d READ", 0, "DO 0", "UNLOCK TABLES"},
+        {"LOCK TABLES nowhere READ", 1146},
         {"ANALYZE TABLE d"},
         {"OPTIMIZE TABLE d"},
         {"CHECK TABLE d"},
         {"REPAIR TABLE d"},
         {"FLUSH TABLES"},
         {"FLUSH STATUS"},
+        {"FLUSH PRIVILEGES"},
+        {"FLUSH TABLES WITH READ LOCK", 0, "DO 0", "UNLOCK TABLES"},
         {"CREATE OR REPLACE USER txhooks_other"},
+        {"CREATE USER txhooks@localhost", 1396},
         {"GRANT SELECT ON txhooks.* TO txhooks"},
         {"REVOKE ALL ON txhooks.* FROM nobody_there", 1141},
+        {"SET PASSWORD FOR txhooks = ''"},
+        {"SET PASSWORD FOR nobody_there = ''", 1133},
         {"RESET QUERY CACHE"},
         {"CALL commits()"},
         {"CALL commits_and_fails()", 1644},
@@ -228,8 +245,8 @@ constexpr const char* lost = "TransactionLost unknown";
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("mariadb loss: commit() reports a transaction that has ended and runs no hook", "[S50]",
-                        EveryWay) {
+TEMPLATE_LIST_TEST_CASE("mariadb loss: commit() reports a transaction that has ended and runs no hook",
+                        "[S50][M02][M07][M11][M12][M15][M16]", EveryWay) {
     Scene<TestType> scene;
     for (const Ender& ender : enders()) {
         CAPTURE(ender.name);
@@ -342,6 +359,19 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: on_commit and nested blocks notice it whe
     CHECK(scene.told.empty());
 }
 
+TEMPLATE_LIST_TEST_CASE("mariadb loss: a ROLLBACK that was sent and whose answer is unread is not taken for COMMIT's",
+                        "[S50][M07]", EveryWay) {
+    Scene<TestType> scene;
+    {
+        typename Scene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        REQUIRE(mysql_send_query(scene.handle, "ROLLBACK", 8) == 0);
+        CHECK(ending([&] { return tx.commit(); }) != "committed");
+        CHECK(scene.hooks.empty());
+    }
+    CHECK(scene.truth().empty());
+}
+
 TEMPLATE_LIST_TEST_CASE("mariadb loss: a savepoint of no transaction is no nested block", "[S40][S50]", EveryWay) {
     Scene<TestType> scene;
     typename Scene<TestType>::Tx tx{scene.db};
@@ -410,7 +440,70 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that commit by themselves, als
     CHECK(scene.told.empty());
 }
 
-TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that end no transaction, also when they fail", "[S50][M10][M14]",
+TEMPLATE_LIST_TEST_CASE("mariadb loss: rollback() and the end of a nested block report such a statement as well",
+                        "[S50][M01]", EveryWay) {
+    enum class Way { rollback, nested_commit, nested_rollback };
+    const Way way = GENERATE(Way::rollback, Way::nested_commit, Way::nested_rollback);
+    CAPTURE(static_cast<int>(way));
+    Scene<TestType> scene;
+    for (const Committer& committer : committers()) {
+        CAPTURE(committer.sql);
+        prepare(scene.other, committer);
+        run(scene.other, "DELETE FROM t");
+        typename Scene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        if (way == Way::rollback) {
+            CHECK(attempt(scene.handle, committer.sql) == committer.error);
+        } else {
+            typename Scene<TestType>::Tx inner{scene.db};
+            scene.hook(2);
+            CHECK(attempt(scene.handle, committer.sql) == committer.error);
+            CHECK(without_cause(ending([&] {
+                      way == Way::nested_commit ? static_cast<void>(inner.commit()) : inner.rollback();
+                  })) == lost);
+        }
+        CHECK(without_cause(ending([&] { way == Way::rollback ? tx.rollback() : static_cast<void>(tx.commit()); })) ==
+              lost);
+        CHECK(scene.hooks.empty());
+        CHECK(scene.truth() == "1");
+        CHECK(scene.idle());
+        run(scene.handle, committer.after);
+        CHECK(scene.goes_on());
+        scene.hooks.clear();
+    }
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb loss: a procedure that commits ends the block, and commits piece by piece outside one",
+                        "[S1][S13][S50][M01]", EveryWay) {
+    Scene<TestType> scene;
+    run(scene.other,
+        "CREATE OR REPLACE PROCEDURE piecewise(n INT) BEGIN INSERT INTO t VALUES (n); COMMIT; "
+        "INSERT INTO t VALUES (n + 1); SIGNAL SQLSTATE '45000'; END");
+    {
+        typename Scene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        CHECK(attempt(scene.handle, "CALL piecewise(10)") == 1644);
+        CHECK(ending([&] { scene.hook(2); }) == lost);
+        CHECK(ending([&] { return tx.commit(); }) == lost);
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == "1,10,11");
+
+    CHECK(attempt(scene.handle, "CALL piecewise(20)") == 1644);
+    scene.hook(3);
+    CHECK(scene.hooks == "3");
+    scene.db.atomic([&] {
+        scene.row(4);
+        scene.db.on_commit([&] { CHECK(attempt(scene.handle, "CALL piecewise(30)") == 1644); });
+    });
+    CHECK(scene.hooks == "3,4");
+    CHECK(scene.truth() == "1,4,10,11,20,21,30,31");
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that end no transaction, also when they fail", "[S50][M10][M14][M16]",
                         EveryWay) {
     Scene<TestType> scene;
     run(scene.other, "CREATE OR REPLACE TABLE d (x INT)");
@@ -435,7 +528,14 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that end no transaction, also 
         {"SELECT * FROM nowhere", 1146},
         {"INSERT INTO t VALUES (1)", 1062},
         {"SIGNAL SQLSTATE '45000'", 1644},
+        {"CALL nowhere()", 1305},
+        {"KILL QUERY CONNECTION_ID()", 1317},
         {"XA START 'x'", 1400},
+        {"XA END 'x'", 1399},
+        {"XA PREPARE 'x'", 1399},
+        {"XA COMMIT 'x'", 1400},
+        {"XA COMMIT 'x' ONE PHASE", 1400},
+        {"XA ROLLBACK 'x'", 1400},
         {"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", 1568},
         {"SET STATEMENT max_statement_time = 0.01 FOR SELECT SLEEP(10)", 1969},
         {"SET STATEMENT max_statement_time = 0.02 FOR INSERT INTO t SELECT 1000 + seq FROM seq_1_to_10000000", 1969},
@@ -540,19 +640,94 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: XA left open behind the block's back brea
     CHECK(scene.goes_on());
 }
 
-TEMPLATE_LIST_TEST_CASE("mariadb loss: a table without transactions keeps its rows, and the server warns", "[M08]",
-                        EveryWay) {
+TEMPLATE_LIST_TEST_CASE("mariadb loss: what is prepared by XA behind the block's back is somebody else's to end",
+                        "[S49][S50][M16]", EveryWay) {
+    const std::string first = GENERATE("COMMIT", "ROLLBACK");
+    const bool commits = GENERATE(true, false);
+    const bool prepares = GENERATE(true, false);
+    CAPTURE(first, commits, prepares);
     Scene<TestType> scene;
-    run(scene.other, "CREATE OR REPLACE TABLE m (n INT) ENGINE = MyISAM");
     {
         typename Scene<TestType>::Tx tx{scene.db};
         scene.row(1);
+        run(scene.handle, first);
+        run(scene.handle, "XA START 'x'");
+        scene.insert(2);
+        run(scene.handle, "XA END 'x'");
+        if (prepares) run(scene.handle, "XA PREPARE 'x'");
+        // No ROLLBACK can end it, and says so.
+        CHECK(without_cause(ending([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); })) ==
+              (commits ? lost : "EngineError 1399 still_open"));
+        CHECK_FALSE(tx.active());
+    }
+    CHECK(ending([&] { scene.hook(3); }) == "ConnectionBroken");
+    CHECK(ending([&] { scene.db.reset(); }) == "UsageError");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == (first == "COMMIT" ? "1" : ""));
+    CHECK(values(scene.other, "XA RECOVER") == (prepares ? "1" : ""));
+    run(scene.handle, prepares ? "XA COMMIT 'x'" : "XA COMMIT 'x' ONE PHASE");
+    CHECK(scene.truth() == (first == "COMMIT" ? "1,2" : "2"));
+    scene.db.reset();
+    CHECK(scene.hooks.empty());
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb loss: savepoints of the user's that share a name do not disturb the blocks",
+                        "[S43][M06]", EveryWay) {
+    Scene<TestType> scene;
+    const auto set_and_write = [&](int n) {
+        run(scene.handle, "SAVEPOINT mine");
+        scene.insert(n);
+    };
+    {
+        typename Scene<TestType>::Tx tx{scene.db};
+        scene.row(1);
+        set_and_write(50);
+        {
+            typename Scene<TestType>::Tx inner{scene.db};
+            scene.row(2);
+            set_and_write(51);  // the other one is gone
+            run(scene.handle, "ROLLBACK TO SAVEPOINT mine");
+            inner.commit();
+        }
+        CHECK(attempt(scene.handle, "ROLLBACK TO SAVEPOINT mine") == 1305);
+        scene.row(3);
+        {
+            typename Scene<TestType>::Tx inner{scene.db};
+            set_and_write(52);
+            scene.hook(4);
+            inner.rollback();
+        }
+        CHECK(ending([&] { return tx.commit(); }) == "committed");
+    }
+    CHECK(scene.hooks == "1,2,3");
+    CHECK(scene.truth() == "1,2,3,50");
+    CHECK(scene.goes_on());
+    CHECK(scene.told.empty());
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb loss: a table without transactions keeps its rows, and the server warns", "[M08]",
+                        EveryWay) {
+    const bool nested = GENERATE(false, true);
+    Scene<TestType> scene;
+    run(scene.other, "CREATE OR REPLACE TABLE m (n INT) ENGINE = MyISAM");
+    const bool overwritten = nested and std::is_same_v<TestType, Plain>;  // by the answer to RELEASE
+    const auto rolled_back = [&] {
+        typename Scene<TestType>::Tx tx{scene.db};
+        scene.row(2);
         run(scene.handle, "INSERT INTO m VALUES (1)");
         tx.rollback();
-    }
-    CHECK(mysql_warning_count(scene.handle) == 1);
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
+        CHECK(mysql_warning_count(scene.handle) == (overwritten ? 0 : 1));
+    };
+    if (nested)
+        scene.db.atomic([&] {
+            scene.row(1);
+            rolled_back();
+        });
+    else
+        rolled_back();
+    CHECK(scene.hooks == (nested ? "1" : ""));
+    CHECK(scene.truth() == (nested ? "1" : ""));
     CHECK(values(scene.other, "SELECT n FROM m") == "1");
     CHECK(scene.goes_on());
 }

@@ -148,7 +148,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb retry: a lock that is not given in time", "[ret
     CHECK(w.goes_on());
 }
 
-TEMPLATE_LIST_TEST_CASE("mariadb retry: a COMMIT that is not let through in time", "[retry][S46][M09b]", EveryWay) {
+TEMPLATE_LIST_TEST_CASE("mariadb retry: a COMMIT that is not let through in time", "[retry][S46][M09]", EveryWay) {
     World<TestType> w;
     run(w.handle, "SET lock_wait_timeout = 0");
     retry(w.db, then(w.errors, [&] { run(w.other, "UNLOCK TABLES"); }), [&] {
@@ -162,7 +162,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb retry: a COMMIT that is not let through in time
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb retry: a timeout that may have ended the transaction by a commit is not tried again",
-                        "[retry][S50][M01b][M21]", EveryWay) {
+                        "[retry][S50][M01][M21]", EveryWay) {
     static const MariadbServer strict{"innodb_rollback_on_timeout=ON"};
     const bool ddl = GENERATE(true, false);
     World<TestType> w{Login{.server = ddl ? mariadb() : strict}};
@@ -193,7 +193,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb retry: a timeout that may have ended the transa
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb retry: what was committed behind the block's back is not done twice",
-                        "[retry][S50][M01a][M07a]", EveryWay) {
+                        "[retry][S50][M01][M07]", EveryWay) {
     const std::string sql = GENERATE("COMMIT", "CREATE OR REPLACE TABLE u (n INT)");
     const auto fail = GENERATE(&execute, &execute_prepared);
     World<TestType> w;

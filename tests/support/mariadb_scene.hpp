@@ -18,6 +18,12 @@ using Compounds = txhooks::BackendAdapter<MYSQL*>;
 using Plain = txhooks::mariadb::Plain<MYSQL*>;
 using EveryWay = std::tuple<Compounds, Plain>;
 
+inline void make_marker_table(MYSQL* db) {
+    run(db,
+        "CREATE OR REPLACE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
+        "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
+}
+
 /// A hooked connection on a database with an empty table `t`, another connection that looks on, and what happened.
 template <class Adapter>
 class Scene {

@@ -18,7 +18,7 @@ namespace support {
 class MariadbServer {
 public:
     /// One of its own, that lives as long as this object, with `settings`: "name=value name=value".
-    explicit MariadbServer(const std::string& settings) {
+    explicit MariadbServer(const std::string& settings) : settings_{settings} {
         std::string folder = (std::filesystem::temp_directory_path() / "txhooks.XXXXXX").string();
         if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error{"no temporary folder"};
         own_ = folder;
@@ -41,6 +41,9 @@ public:
         std::filesystem::remove_all(own_, ignored);
     }
 
+    /// Crashes it and starts it again.
+    void crash() const { run("restart", "KILL " + settings_); }
+
     std::string socket() const { return std::filesystem::canonical(folder_ / "socket").string(); }
     unsigned port() const { return static_cast<unsigned>(std::stoul(content("port"))); }
     std::string password() const { return content("password"); }
@@ -60,6 +63,7 @@ private:
         return line;
     }
 
+    std::string settings_;
     std::filesystem::path folder_;
     std::filesystem::path own_;
 };

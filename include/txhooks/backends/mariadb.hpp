@@ -105,6 +105,7 @@ struct Statements {
 ///   RELEASE, ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
 /// - `Plain` sends them one by one: BEGIN, COMMIT, ROLLBACK and ROLLBACK TO are two round trips each. It sees the same.
 /// - After a statement that failed, one more (`DO 0`): the server says what became of the transaction only with an OK.
+///   After `mysql_stmt_close`, which has no answer, one more too: it may have been `mysql_send_query`.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`).
 /// - In doubt (`CommitUnknown`): a connection that breaks at COMMIT, and in a compound also KILL QUERY and
 ///   `max_statement_time`, which can strike after the COMMIT in it was done; with `Plain` these are a rollback.
@@ -148,18 +149,28 @@ public:
 
     bool was_committed(const char* marker) {
         refuse_unread();
-        char sql[200];
+        char sql[400];
         std::snprintf(sql, sizeof sql, "INSERT IGNORE INTO txhooks_commit (id, committed) VALUES ('%s', FALSE)",
                       marker);
         if (not send(sql)) throw error(Outcome::unknown);
-        std::snprintf(sql, sizeof sql, "SELECT committed FROM txhooks_commit WHERE id = '%s'", marker);
+        std::snprintf(
+            sql, sizeof sql,
+            "SELECT committed, (SELECT transactions FROM information_schema.tables JOIN information_schema.engines "
+            "USING (engine) WHERE table_schema = DATABASE() AND table_name = 'txhooks_commit') "
+            "FROM txhooks_commit WHERE id = '%s'",
+            marker);
         MYSQL_RES* const rows = send(sql) ? mysql_store_result(db_) : nullptr;
         if (rows == nullptr) throw error(Outcome::unknown);
         const MYSQL_ROW row = mysql_fetch_row(rows);
         const bool found = row != nullptr;
         const bool committed = found and row[0][0] == '1';
+        const bool transactional = found and row[1] != nullptr and std::string_view{row[1]} == "YES";
         mysql_free_result(rows);
         if (not found) throw UsageError{txhooks::detail::marker_swallowed};
+        if (not transactional)
+            throw UsageError{
+                "txhooks: the engine of txhooks_commit has no transactions, so its rows prove nothing; ALTER TABLE "
+                "txhooks_commit ENGINE=InnoDB"};
         return committed;
     }
 
@@ -263,16 +274,37 @@ private:
     }
 
     [[gnu::cold, gnu::noinline]] ConnectionState unexpected_state() const noexcept {
-        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_success;
+        note_ending(Ending::by_success);
         const bool gone = not unread() and not refresh();
-        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_error;
+        note_ending(Ending::by_error);
         if (gone or (ours_ and not in_transaction())) return ConnectionState::lost;
         return ours_ or not is_idle() ? ConnectionState::open : ConnectionState::idle;
     }
 
+    void note_ending(Ending how) const noexcept {
+        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = how;
+    }
+
     // Sending anything now would lose the results, or take the answer to another statement for ours.
-    bool unread() const noexcept { return db_->status != MYSQL_STATUS_READY or more_results(); }
+    bool unread() const noexcept {
+        if (db_->net.pkt_nr == 1) [[unlikely]]  // nothing was read since something was sent
+            catch_up();
+        return db_->status != MYSQL_STATUS_READY or more_results();
+    }
     bool more_results() const noexcept { return (db_->server_status & 8) != 0; }  // each library has its name for it
+    // The client takes what it reads next for the answer to what it sent last. Where the user did not read an answer
+    // (mysql_send_query) that would be the wrong one: reads up to one that cannot be another's.
+    [[gnu::cold, gnu::noinline]] void catch_up() const noexcept {
+        bool answered = send("SELECT 'txhooks'");
+        for (bool first = true; detail::is_from_server(mysql_errno(db_)) or mysql_errno(db_) == 0; first = false) {
+            MYSQL_RES* const rows = answered ? mysql_store_result(db_) : nullptr;
+            const MYSQL_ROW row = rows != nullptr ? mysql_fetch_row(rows) : nullptr;
+            const bool ours = row != nullptr and row[0] != nullptr and std::string_view{row[0]} == "txhooks";
+            mysql_free_result(rows);
+            if (ours) return note_ending(first ? Ending::by_error : Ending::by_success);
+            answered = mysql_read_query_result(db_) == 0;
+        }
+    }
     void refuse_unread() const {
         if (unread()) [[unlikely]]
             throw UsageError{results_unread};

@@ -22,6 +22,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace random_programs {
 
@@ -400,6 +401,9 @@ private:
         if (choice < 86) return set_rollback(not dice_.one_in(4));
         if (choice < 88) return savepoint_of_the_users();
         if (choice < 90) return static_cast<void>(attempt(Engine::look));
+        if constexpr (Engine::has_bulk) {
+            if (choice < 95) return several();
+        }
         pair();
     }
 
@@ -407,6 +411,50 @@ private:
     void pair() {
         const unsigned long row = next_row_++;
         put(row);
+        hook(row);
+    }
+
+    // Rows that are sent at once, and their hooks, which are registered before that has ended, or then.
+    void several() {
+        struct End {
+            Session& session;
+            ~End() { session.finish(); }
+        };
+        const End end{*session_};
+        const bool early = dice_.one_in(2);
+        const std::vector<unsigned long> rows = start(early, false);
+        const std::string code = session_->finish();
+        seen(code);
+        if (not code.empty()) throw StatementError{code};
+        if (not early)
+            for (const unsigned long row : rows) hook(row);
+    }
+
+    // Starts a COPY, or statements in a pipeline, which may fail, and leaves it so.
+    std::vector<unsigned long> start(bool with_hooks, bool at_the_end) {
+        std::vector<unsigned long> rows(1 + dice_.below(4));
+        for (unsigned long& row : rows) row = next_row_++;
+        if (dice_.one_in(2)) {
+            ++tally_[at_the_end ? Count::copy_left : Count::copied];
+            say("copy");
+            std::vector<unsigned long> lines = rows;
+            if (dice_.one_in(20)) lines.push_back(rows.front());
+            session_->start_copy(lines);
+        } else {
+            ++tally_[at_the_end ? Count::pipeline_left : Count::pipelined];
+            say("pipeline");
+            std::vector<std::string> statements;
+            for (const unsigned long row : rows) statements.push_back(insertion(row));
+            if (dice_.one_in(10)) statements.push_back("UPDATE shared SET v = v + 1 WHERE k = 0");
+            if (dice_.one_in(20)) statements.push_back(insertion(rows.front()));
+            session_->start_pipeline(statements);
+        }
+        if (with_hooks)
+            for (const unsigned long row : rows) hook(row);
+        return rows;
+    }
+
+    void hook(unsigned long row) {
         Transaction& t = *current_;
         Pair& pair = t.hooks.emplace_back(Pair{row});
         pair.throws = dice_.one_in(40);
@@ -433,7 +481,8 @@ private:
         say("+" + std::to_string(row));
     }
 
-    void put(unsigned long row) { must("INSERT INTO kept VALUES (" + std::to_string(row) + ")"); }
+    static std::string insertion(unsigned long row) { return "INSERT INTO kept VALUES (" + std::to_string(row) + ")"; }
+    void put(unsigned long row) { must(insertion(row)); }
 
     void must(const std::string& sql) {
         const std::string code = attempt(sql);
@@ -442,14 +491,18 @@ private:
 
     std::string attempt(const std::string& sql) {
         const std::string code = session_->attempt(sql);
-        if (code.empty()) return code;
+        seen(code);
+        return code;
+    }
+
+    void seen(const std::string& code) {
+        if (code.empty()) return;
         if (current_ != nullptr) current_->calm = false;
         if (code == Engine::deadlock) ++tally_[Count::deadlock];
         if (code == Engine::serialization) ++tally_[Count::serialization];
         if (code == Engine::lock_timeout) ++tally_[Count::lock_timeout];
         if (code == Engine::statement_timeout) ++tally_[Count::statement_timeout];
         if (code == Engine::duplicate) ++tally_[Count::duplicate];
-        return code;
     }
 
     void try_to(const std::string& sql) {
@@ -664,9 +717,13 @@ private:
                 if (attempt("INSERT INTO children VALUES (-1)").empty()) ++tally_[Count::constraint];
                 return say("constraint");
             case Trouble::unread:
+                say("unread");
+                if constexpr (Engine::has_bulk) {
+                    if (not dice_.one_in(3)) return static_cast<void>(start(true, true));
+                }
                 session_->leave_unread();
                 ++tally_[Count::unread];
-                return say("unread");
+                return;
             case Trouble::race:
                 return race();
             default:

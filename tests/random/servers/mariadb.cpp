@@ -26,6 +26,7 @@ public:
     static constexpr unsigned isolations = 5;
     static constexpr bool has_ddl = true;
     static constexpr bool has_deferred = false;
+    static constexpr bool has_bulk = false;
     static constexpr const char* look = "SET @seen = (SELECT sum(v) FROM shared)";
     static constexpr const char* deadlock = "1213";
     static constexpr const char* serialization = "";

@@ -13,6 +13,7 @@
 #include <thread>
 #include <type_traits>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace random_programs {
@@ -24,6 +25,7 @@ public:
     static constexpr unsigned isolations = 4;
     static constexpr bool has_ddl = false;
     static constexpr bool has_deferred = true;
+    static constexpr bool has_bulk = true;
     static constexpr const char* look = "SELECT sum(v) FROM shared";
     static constexpr const char* deadlock = "40P01";
     static constexpr const char* serialization = "40001";
@@ -44,12 +46,47 @@ public:
             return PQstatus(handle_) == CONNECTION_OK;
         }
         void leave_unread() { PQsendQuery(handle_, "SELECT 1"); }
-        void read_unread() {
-            while (PGresult* const result = PQgetResult(handle_)) PQclear(result);
+        void read_unread() { finish(); }
+
+        /// Several statements or rows at once, whose answer is read by `finish()`.
+        void start_copy(const std::vector<unsigned long>& rows) {
+            const support::Result result{PQexec(handle_, "COPY kept FROM STDIN")};
+            note(result.get());
+            for (const unsigned long row : rows) {
+                const std::string line = std::to_string(row) + '\n';
+                PQputCopyData(handle_, line.data(), static_cast<int>(line.size()));
+            }
+        }
+        void start_pipeline(const std::vector<std::string>& statements) {
+            PQenterPipelineMode(handle_);
+            for (const std::string& sql : statements)
+                PQsendQueryParams(handle_, sql.c_str(), 0, nullptr, nullptr, nullptr, nullptr, 0);
+        }
+        /// Returns the first error since the start.
+        std::string finish() {
+            PQputCopyEnd(handle_, nullptr);  // fails if none is on
+            if (PQpipelineStatus(handle_) != PQ_PIPELINE_OFF) {
+                PQpipelineSync(handle_);
+                while (PQstatus(handle_) == CONNECTION_OK and PQexitPipelineMode(handle_) == 0) take();
+            }
+            while (take()) {}
+            return std::exchange(error_, "");
         }
 
     private:
+        bool take() {
+            const support::Result result{PQgetResult(handle_)};
+            note(result.get());
+            return result != nullptr;
+        }
+        void note(const PGresult* result) {
+            if (result == nullptr or PQresultStatus(result) != PGRES_FATAL_ERROR or not error_.empty()) return;
+            error_ = support::sqlstate(result);
+            if (error_.empty()) error_ = "gone";
+        }
+
         support::PostgresHandle handle_;
+        std::string error_;
     };
 
     Postgres() {
