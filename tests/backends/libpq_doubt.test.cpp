@@ -21,15 +21,7 @@ TEMPLATE_LIST_TEST_CASE("libpq doubt: a COMMIT that is not answered is resolved 
 
     PostgresHandle handle{s.scene.server()};
     txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
-    const Outcome outcome = s.doubt.resolve(fresh);
-
-    // What was cut right after the request may come too late for the marker that resolve() has written.
-    const bool arrived = how == Cut::reply or (how == Cut::after and outcome == Outcome::committed);
-    CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
-    CHECK(s.scene.truth() == (arrived ? "1,2" : ""));
-    CHECK(s.scene.hooks == s.scene.truth());
-    CHECK_FALSE(s.doubt.in_doubt());
-    CHECK(s.markers() == (arrived ? "true" : "false"));
+    s.check_resolved(how, s.doubt.resolve(fresh));
 }
 
 TEST_CASE("libpq doubt: what was resolved to rolled back stays so when the COMMIT arrives late", "[doubt][P05]") {
@@ -86,16 +78,7 @@ TEST_CASE("libpq doubt: while the COMMIT may still come, resolve() waits for it,
 TEMPLATE_LIST_TEST_CASE("libpq doubt: costs no round trip, and writes nothing where no hook waits", "[doubt]",
                         EveryWitness) {
     DoubtScene<PostgresScene<TestType>> s;
-    s.proxy.round_trips();
-    s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(1); });
-    CHECK(s.proxy.round_trips() == 2);
-    CHECK(s.scene.hooks == "1");
-    CHECK(s.markers() == "true");
-    s.scene.db.atomic({.resolve = &s.doubt}, [] {});
-    s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] { s.scene.hook(2); });
-    CHECK(s.proxy.round_trips() == 4);
-    CHECK(s.scene.hooks == "1,2");
-    CHECK(s.markers() == "true");
+    s.check_price();
 }
 
 TEST_CASE("libpq doubt: without the marker's table nothing is committed, and the error names it", "[doubt]") {

@@ -11,7 +11,6 @@
 #include <string>
 
 using namespace support;
-using txhooks::Outcome;
 
 TEST_CASE("libpqxx doubt: a COMMIT that is not answered is resolved on a fresh connection", "[doubt][S48][P05]") {
     const Cut how = GENERATE(Cut::request, Cut::reply, Cut::after, Cut::no_answer);
@@ -20,15 +19,7 @@ TEST_CASE("libpqxx doubt: a COMMIT that is not answered is resolved on a fresh c
     s.lose(how);
 
     PqxxScene::Db fresh{s.scene.server()};
-    const Outcome outcome = s.doubt.resolve(fresh);
-
-    // What was cut right after the request may come too late for the marker that resolve() has written.
-    const bool arrived = how == Cut::reply or (how == Cut::after and outcome == Outcome::committed);
-    CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
-    CHECK(s.scene.truth() == (arrived ? "1,2" : ""));
-    CHECK(s.scene.hooks == s.scene.truth());
-    CHECK_FALSE(s.doubt.in_doubt());
-    CHECK(s.markers() == (arrived ? "true" : "false"));
+    s.check_resolved(how, s.doubt.resolve(fresh));
 }
 
 TEST_CASE("libpqxx doubt: a connection that can be used again resolves its own", "[doubt]") {
@@ -56,17 +47,7 @@ TEST_CASE("libpqxx doubt: while the COMMIT may still come, resolve() waits for i
 
 TEST_CASE("libpqxx doubt: costs no round trip, and writes nothing where no hook waits", "[doubt]") {
     DoubtScene<PqxxScene> s;
-    s.scene.db.atomic([] {});
-    s.proxy.round_trips();
-    s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(1); });
-    CHECK(s.proxy.round_trips() == 2);
-    CHECK(s.scene.hooks == "1");
-    CHECK(s.markers() == "true");
-    s.scene.db.atomic({.resolve = &s.doubt}, [] {});
-    s.scene.db.atomic({.resolve = &s.doubt, .begin = {.read_only = true}}, [&] { s.scene.hook(2); });
-    CHECK(s.proxy.round_trips() == 4);
-    CHECK(s.scene.hooks == "1,2");
-    CHECK(s.markers() == "true");
+    s.check_price();
 }
 
 TEST_CASE("libpqxx doubt: a block that was ended behind our back leaves no marker", "[doubt][S50]") {

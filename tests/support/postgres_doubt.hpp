@@ -47,6 +47,31 @@ struct DoubtScene {
         CHECK(doubt.in_doubt());
         CHECK(doubt.size() == 2);
     }
+
+    /// After that, and a `resolve` that returned `outcome`.
+    void check_resolved(Cut how, txhooks::Outcome outcome) {
+        // What was cut right after the request may come too late for the marker that resolve() has written.
+        const bool arrived = how == Cut::reply or (how == Cut::after and outcome == txhooks::Outcome::committed);
+        CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
+        CHECK(scene.truth() == (arrived ? "1,2" : ""));
+        CHECK(scene.hooks == scene.truth());
+        CHECK_FALSE(doubt.in_doubt());
+        CHECK(markers() == (arrived ? "true" : "false"));
+    }
+
+    void check_price() {
+        scene.db.atomic([] {});
+        proxy.round_trips();
+        scene.db.atomic({.resolve = &doubt}, [&] { scene.hook(1); });
+        CHECK(proxy.round_trips() == 2);
+        CHECK(scene.hooks == "1");
+        CHECK(markers() == "true");
+        scene.db.atomic({.resolve = &doubt}, [] {});
+        scene.db.atomic({.resolve = &doubt, .begin = {.read_only = true}}, [&] { scene.hook(2); });
+        CHECK(proxy.round_trips() == 4);
+        CHECK(scene.hooks == "1,2");
+        CHECK(markers() == "true");
+    }
 };
 
 }  // namespace support
