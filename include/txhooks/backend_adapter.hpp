@@ -106,7 +106,8 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 ///
 /// A class that has the verbs as members needs nothing; this primary template calls them:
 ///
-///     void begin();  void begin(const begin_options&);         // either; begin_options is a nested type of yours
+///     void begin();  void begin(const begin_options&);         // either; begin_options is a nested type of yours;
+///                                                              // its bool read_only: such a block needs no marker
 ///     void commit();  CommitResult commit() noexcept;          // either; the second says what it can prove
 ///     void rollback();
 ///     void savepoint(unsigned n);  void release(unsigned n);   // all three or none; without them nested blocks

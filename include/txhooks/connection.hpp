@@ -92,7 +92,7 @@ public:
     std::size_t pending_hooks() const noexcept;
 
     /// Whether a block can be opened: no transaction is open, by whomever, and the connection is not broken.
-    /// O(1); no round trip, but on MariaDB after a statement that failed.
+    /// O(1); a round trip only on MariaDB, where its client does not know.
     bool usable() const noexcept;
 
     /// Makes a broken connection usable again, once the engine is idle: after its transaction was ended by hand or the

@@ -20,7 +20,7 @@ namespace txhooks {
 ///         db.atomic({.resolve = &doubt}, [&] { ... });
 ///     } catch (const txhooks::CommitUnknown&) {
 ///         txhooks::HookedConnection fresh{reconnect()};
-///         if (doubt.in_doubt()) doubt.resolve(fresh);    // not if no hook waited: look for the data yourself
+///         if (doubt.in_doubt()) doubt.resolve(fresh);    // not if no marker was written: look for the data
 ///     }
 ///
 /// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and
@@ -35,15 +35,15 @@ namespace txhooks {
 ///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
 ///
 /// The block and `resolve` must find the same one by that name: do not change `search_path` or the current database in
-/// such a block. Both need SELECT, INSERT and UPDATE on it. Delete its rows when they are older than the longest outage
-/// you wait for; the library never does.
+/// such a block. The block needs INSERT on it, `resolve` SELECT, INSERT and UPDATE. Delete its rows when they are older
+/// than the longest outage you wait for; the library never does.
 ///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt final : public detail::DoubtState {
 public:
     Doubt() = default;
 
-    /// Whether a COMMIT of the last block was left without an answer while hooks waited, and nobody has resolved that.
+    /// Whether the last block wrote a marker, its COMMIT was left without an answer, and nobody has resolved that.
     bool in_doubt() const noexcept { return in_doubt_; }
     /// How many hooks wait for `resolve`. O(n).
     std::size_t size() const noexcept { return hooks_.size(); }

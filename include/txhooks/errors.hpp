@@ -56,8 +56,7 @@ public:
     ConnectionBroken() noexcept
         : Error{Outcome::rolled_back,
                 "txhooks: this connection is broken: it is gone, or a ROLLBACK failed on it, or a COMMIT was left in "
-                "doubt; "
-                "end or reconnect the engine's session, then call reset(), or use a new connection"} {}
+                "doubt; end or reconnect the engine's session, then call reset(), or use a new connection"} {}
 };
 
 /// What an engine without exceptions of its own (a C handle) reported.

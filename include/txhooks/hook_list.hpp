@@ -154,9 +154,14 @@ public:
             trim_last_chunk();
     }
 
+    class Run;
+
     /// The hooks of a `Run`, while that lives.
     class Walk {
     public:
+        Walk(const Walk&) = delete;
+        Walk& operator=(const Walk&) = delete;
+
         /// Runs every hook that has not run.
         /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
         [[gnu::always_inline]] void operator()() {
@@ -184,8 +189,9 @@ public:
         /// How many have not run. O(n).
         std::size_t left() const noexcept { return count(at_, end_); }
 
-    protected:
-        Walk(Entry* from, Entry* end) noexcept : from_{from}, at_{from}, end_{end} {}
+    private:
+        friend class Run;
+        Walk(Entry* from, Entry* at, Entry* end) noexcept : from_{from}, at_{at}, end_{end} {}
 
         Entry* from_;
         Entry* at_;
@@ -196,12 +202,9 @@ public:
     /// runs. What hooks push meanwhile is not part of it and stays in the list. O(1) to make, O(n) to run or discard.
     class Run : public Walk {
     public:
-        Run(HookList& list, Mark from) noexcept : Walk{entry(from.at), entry(list.top_)}, list_{list} {
+        Run(HookList& list, Mark from) noexcept : Walk{entry(from.at), entry(from.at), entry(list.top_)}, list_{list} {
             ++list_.walks_;
         }
-        Run(const Run&) = delete;
-        Run& operator=(const Run&) = delete;
-
         /// Discards what has not run, and gives the room of all of them back.
         [[gnu::always_inline]] ~Run() {
             discard();
@@ -209,11 +212,11 @@ public:
             list_.give_back(from_, end_);
         }
 
-        /// Hands over the hooks that have not run: the caller runs or discards them.
-        Walk rest() noexcept {
-            const Walk all = *this;
+        /// Gives up the hooks that have not run: the caller runs or discards them.
+        [[nodiscard]] Walk release() noexcept {
+            Entry* const at = at_;
             at_ = end_;
-            return all;
+            return Walk{from_, at, end_};
         }
 
     private:

@@ -15,8 +15,8 @@
 /// (`CommitUnknown`). With `synchronous_commit = off` a crash of the server may lose what it has answered; so may a
 /// failover if somebody has cancelled the wait for a standby.
 ///
-/// While a COPY, a query whose results are unread, or pipeline mode is on, a block can be neither opened nor committed
-/// (`UsageError`; finish it and try again). Rolling back ends them.
+/// While a COPY, a query whose results are unread, or pipeline mode is on, a block can be neither opened nor committed,
+/// and outside of blocks `on_commit` is refused (`UsageError`; finish it and try again). Rolling back ends them.
 
 #include <txhooks/backends/detail/libpq_history.hpp>
 #include <txhooks/backends/detail/postgres.hpp>
@@ -142,7 +142,6 @@ public:
 
     bool was_committed(const char* marker) {
         return detail::was_committed(marker, [this](const char* sql) {
-            if (busy()) throw UsageError{while_busy};
             const detail::Reply reply{conn(), sql};
             if (reply.failed()) throw reply.error(Outcome::unknown);
             return reply.value();
@@ -208,8 +207,11 @@ private:
         if (status == PQTRANS_IDLE) return ended(reply, Outcome::rolled_back);
         if (Check::says_lost(reply.sqlstate()))
             return {Outcome::unknown, std::make_exception_ptr(reply.error(Outcome::unknown)), true};
-        const detail::Reply rollback{conn(), "ROLLBACK"};  // COMMIT was not reached, and never will be
-        return ended(reply, Outcome::rolled_back);
+        // COMMIT was not reached, and never will be. The first ROLLBACK may be cancelled.
+        for (int attempt = 0; attempt < 2 and PQtransactionStatus(conn()) == PQTRANS_INERROR; ++attempt)
+            detail::Reply{conn(), "ROLLBACK"};
+        const bool open = PQtransactionStatus(conn()) == PQTRANS_INERROR;
+        return ended(reply, open ? Outcome::unknown : Outcome::rolled_back);
     }
 
     bool busy() const noexcept { return PQtransactionStatus(conn()) == PQTRANS_ACTIVE or in_pipeline(); }

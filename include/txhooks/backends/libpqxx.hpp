@@ -23,10 +23,11 @@
 ///   a block, as PostgreSQL has it in a savepoint: give the isolation level with `.begin`.
 /// - libpqxx does not say in what state the connection is. So a transaction begun by raw SQL outside of blocks is not
 ///   noticed (the block becomes part of it, and ends it); a loss inside is noticed when the block, or a nested one,
-///   ends; and it is not known what became of it.
+///   ends; and it is not known what became of it. A transaction object of yours that lives outside of blocks, a
+///   `nontransaction` too, counts as a transaction: `on_commit` and blocks are refused.
 /// - The connection does not reconnect by itself while a block is open (`inhibit_reactivation` of libpqxx 6, which is
 ///   off after it). What is in doubt or could not be rolled back is over after `db.disconnect(); db.reset();`.
-/// - A stream or a pipeline that is unfinished stops both ends of a block with `pqxx::usage_error`: finish it before.
+/// - A stream or a pipeline that is unfinished stops the end of a block with `pqxx::usage_error`: finish it before.
 
 #include <txhooks/backends/detail/postgres.hpp>
 #include <txhooks/txhooks.hpp>

@@ -15,8 +15,9 @@
 /// not tried.
 ///
 /// Read every result before a block begins or ends (`mysql_store_result`, and `mysql_next_result` until there is none,
-/// also after CALL): until then nothing is sent, and you get a `UsageError`. After a failed statement any call here may
-/// ask the server for its state first: read `mysql_error` before.
+/// also after CALL; after `mysql_send_query`, `mysql_read_query_result`): until then nothing is sent, and you get a
+/// `UsageError`. After a failed statement any call here may ask the server for its state first: read `mysql_error`
+/// before.
 ///
 /// Not undone by any rollback: tables of MyISAM and other engines without transactions (ROLLBACK then leaves a warning:
 /// `mysql_warning_count`), and what came before a statement that commits by itself (CREATE, ALTER, DROP, TRUNCATE,
@@ -105,7 +106,6 @@ struct Statements {
 ///   RELEASE, ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
 /// - `Plain` sends them one by one: BEGIN, COMMIT, ROLLBACK and ROLLBACK TO are two round trips each. It sees the same.
 /// - After a statement that failed, one more (`DO 0`): the server says what became of the transaction only with an OK.
-///   After `mysql_stmt_close`, which has no answer, one more too: it may have been `mysql_send_query`.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`).
 /// - In doubt (`CommitUnknown`): a connection that breaks at COMMIT, and in a compound also KILL QUERY and
 ///   `max_statement_time`, which can strike after the COMMIT in it was done; with `Plain` these are a rollback.
@@ -274,37 +274,22 @@ private:
     }
 
     [[gnu::cold, gnu::noinline]] ConnectionState unexpected_state() const noexcept {
-        note_ending(Ending::by_success);
+        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_success;
         const bool gone = not unread() and not refresh();
-        note_ending(Ending::by_error);
+        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_error;
         if (gone or (ours_ and not in_transaction())) return ConnectionState::lost;
         return ours_ or not is_idle() ? ConnectionState::open : ConnectionState::idle;
     }
 
-    void note_ending(Ending how) const noexcept {
-        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = how;
-    }
-
     // Sending anything now would lose the results, or take the answer to another statement for ours.
-    bool unread() const noexcept {
-        if (db_->net.pkt_nr == 1) [[unlikely]]  // nothing was read since something was sent
-            catch_up();
-        return db_->status != MYSQL_STATUS_READY or more_results();
+    bool unread() const noexcept { return unanswered() or db_->status != MYSQL_STATUS_READY or more_results(); }
+    // mysql_send_query, and its answer was not read: nothing was since something was sent, and the client has that
+    // still in its buffer, with the command behind the header of 4 bytes. (Not every command is answered:
+    // mysql_stmt_close.)
+    bool unanswered() const noexcept {
+        return db_->net.pkt_nr == 1 and db_->net.buff != nullptr and db_->net.buff[4] == COM_QUERY;
     }
     bool more_results() const noexcept { return (db_->server_status & 8) != 0; }  // each library has its name for it
-    // The client takes what it reads next for the answer to what it sent last. Where the user did not read an answer
-    // (mysql_send_query) that would be the wrong one: reads up to one that cannot be another's.
-    [[gnu::cold, gnu::noinline]] void catch_up() const noexcept {
-        bool answered = send("SELECT 'txhooks'");
-        for (bool first = true; detail::is_from_server(mysql_errno(db_)) or mysql_errno(db_) == 0; first = false) {
-            MYSQL_RES* const rows = answered ? mysql_store_result(db_) : nullptr;
-            const MYSQL_ROW row = rows != nullptr ? mysql_fetch_row(rows) : nullptr;
-            const bool ours = row != nullptr and row[0] != nullptr and std::string_view{row[0]} == "txhooks";
-            mysql_free_result(rows);
-            if (ours) return note_ending(first ? Ending::by_error : Ending::by_success);
-            answered = mysql_read_query_result(db_) == 0;
-        }
-    }
     void refuse_unread() const {
         if (unread()) [[unlikely]]
             throw UsageError{results_unread};
@@ -313,6 +298,7 @@ private:
     // Before a rollback: results of statements that were sent and not looked at. Those that user code has begun to read
     // are its own to free.
     void read_what_nobody_reads() const {
+        if (unanswered()) mysql_read_query_result(db_);
         do
             if (db_->status == MYSQL_STATUS_GET_RESULT) mysql_free_result(mysql_use_result(db_));
         while (db_->status == MYSQL_STATUS_READY and more_results() and mysql_next_result(db_) == 0);

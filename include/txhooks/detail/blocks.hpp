@@ -16,6 +16,7 @@
 
 namespace txhooks::detail {
 
+// All of it is static: that they share a base does not matter.
 struct Blocks : Registering, Opening, Committing {};
 
 }  // namespace txhooks::detail

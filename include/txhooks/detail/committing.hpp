@@ -167,7 +167,7 @@ struct Committing : RollingBack {
         try {
             run();
         } catch (...) {
-            return run_rest(db, run.rest());
+            return run_rest(db, run.release());  // not `run` itself: while nobody knows its address it costs no memory
         }
         close_left_open(db, nullptr);
     }

@@ -10,8 +10,7 @@ struct Committing;
 // What an adapter throws that finds no row after it has written one.
 constexpr const char* marker_swallowed =
     "txhooks: txhooks_commit has no row for the marker of this COMMIT, not even the one just written; look for a "
-    "trigger, a "
-    "rule or a policy on that table";
+    "trigger, a rule or a policy on that table";
 
 // What a block needs of a txhooks::Doubt.
 class DoubtState {

@@ -87,7 +87,8 @@ struct Standing {
         if (state == ConnectionState::lost) throw ConnectionBroken{};
         throw UsageError{
             "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
-            "same database, or because autocommit is off; end it first, and open it with Atomic or atomic(fn)"};
+            "same database, or because autocommit is off; or the connection is busy; end that first, and open "
+            "transactions with Atomic or atomic(fn)"};
     }
 
     // The block now current, or the one it is part of, can only roll back.
