@@ -110,9 +110,8 @@ struct SavepointCheck {
 /// - It sees raw COMMIT and ROLLBACK, with AND CHAIN or followed by BEGIN, PREPARE TRANSACTION, a COMMIT that failed,
 ///   and PQreset; also inside strings of several statements, asynchronous or in pipelines.
 /// - It does not see a raw `ROLLBACK AND CHAIN` after more `SAVEPOINT` than `RELEASE` of the user's (one RELEASE may
-///   end several): the server answers
-///   it like `ROLLBACK TO`. `postgres::SetLocal` and `postgres::Sentinel` see that too. After `ROLLBACK TO` without a
-///   RELEASE it takes a raw `BEGIN` for a loss.
+///   end several): the server answers it like `ROLLBACK TO`. `postgres::SetLocal` and `postgres::Sentinel` see that
+///   too. After `ROLLBACK TO` without a RELEASE it takes a raw `BEGIN` for a loss.
 /// - Unknown remains what became of a transaction that was prepared, or whose connection was lost without a word from
 ///   the server, or reset, or closed.
 template <class Check>
@@ -132,12 +131,8 @@ public:
 
     /// For `Doubt`. In one round trip, as without the marker.
     CommitResult commit(const char* marker) noexcept {
-        const std::string_view before{Check::commit, std::strlen(Check::commit) - std::strlen("COMMIT")};
-        char insert[100];
-        std::snprintf(insert, sizeof insert, detail::write_marker, marker);
-        char sql[300];
-        std::snprintf(sql, sizeof sql, "%.*s%s; COMMIT", static_cast<int>(before.size()), before.data(), insert);
-        return commit_by(sql);
+        const std::string_view check{Check::commit, std::strlen(Check::commit) - std::strlen("COMMIT")};
+        return detail::commit_marked(check, marker, "COMMIT", [this](const char* sql) { return commit_by(sql); });
     }
 
     bool was_committed(const char* marker) {
@@ -235,10 +230,10 @@ private:
             PQclear(PQexec(conn(), ""));  // which reads, or ends, the rest
     }
 
-    detail::Reply execute(const char* sql) {
+    void execute(const char* sql) {
         if (busy()) throw UsageError{while_busy};
-        detail::Reply reply{conn(), sql};
-        if (not reply.failed()) return reply;
+        const detail::Reply reply{conn(), sql};
+        if (not reply.failed()) return;
         const ConnectionState now = state();
         const bool open = now == ConnectionState::open or now == ConnectionState::failed;
         const EngineError error = reply.error(open ? Outcome::still_open : Outcome::rolled_back);

@@ -105,11 +105,9 @@ public:
 
     /// For `Doubt`. In one round trip, as without the marker.
     CommitResult commit(const char* marker) noexcept {
-        char insert[100];
-        std::snprintf(insert, sizeof insert, postgres::detail::write_marker, marker);
-        char sql[200];
-        std::snprintf(sql, sizeof sql, "RELEASE txhooks_0; SAVEPOINT txhooks_0; %s; RELEASE txhooks_0; COMMIT", insert);
-        return commit_by(sql);
+        return postgres::detail::commit_marked("RELEASE txhooks_0; SAVEPOINT txhooks_0; ", marker,
+                                               "RELEASE txhooks_0; COMMIT",
+                                               [this](const char* sql) { return commit_by(sql); });
     }
 
     bool was_committed(const char* marker) {
@@ -228,7 +226,7 @@ private:
         return {outcome, error};
     }
 
-    // By a transaction object of the user's.
+    // By a transaction object that was not closed: ours, or in no block one of the user's.
     bool is_taken() const noexcept {
         try {
             const pqxx::nontransaction free{db_};
@@ -242,11 +240,11 @@ private:
 
     // After the user has called commit() or abort() of the transaction object it takes another to go on.
     void replace_closed_session() noexcept {
+        if (is_taken()) return;  // it was not closed
         try {
-            { const pqxx::nontransaction free{db_}; }  // refused while there is another
             session_.emplace(db_);
         } catch (...) {
-            // It was not closed, or the connection is gone.
+            // The connection is gone.
         }
     }
 

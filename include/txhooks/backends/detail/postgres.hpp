@@ -40,11 +40,18 @@ void begin(const char* plain, const Begin& options, Execute execute) {
     execute(sql);
 }
 
-// The row of a Doubt, written with COMMIT.
-constexpr const char* write_marker = "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', true)";
+// Writes the row of a Doubt, and `commit`, which ends in COMMIT: `before` is what comes first. Calls `send` with it
+// all.
+template <class Send>
+auto commit_marked(std::string_view before, const char* marker, const char* commit, Send send) {
+    char sql[300];
+    std::snprintf(sql, sizeof sql, "%.*sINSERT INTO txhooks_commit (id, committed) VALUES ('%s', true); %s",
+                  static_cast<int>(before.size()), before.data(), marker, commit);
+    return send(sql);
+}
 
-// Whether it was written; if not, it never will be. Writes also if it was, so that the answer waits for the standbys
-// that a COMMIT waits for. `ask` runs a statement and returns its first value, or "".
+// Whether that row was written; if not, it never will be. Writes also if it was, so that the answer waits for the
+// standbys that a COMMIT waits for. `ask` runs a statement and returns its first value, or "".
 template <class Ask>
 bool was_committed(const char* marker, Ask ask) {
     char sql[300];
