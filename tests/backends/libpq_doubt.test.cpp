@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/postgres_doubt.hpp"
 #include "support/postgres_scene.hpp"
+#include "support/resolved.hpp"
 #include "support/tcp_proxy.hpp"
 
 #include <txhooks/backends/libpq.hpp>
@@ -21,7 +22,7 @@ TEMPLATE_LIST_TEST_CASE("libpq doubt: a COMMIT that is not answered is resolved 
 
     PostgresHandle handle{s.scene.server()};
     txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
-    s.check_resolved(how, s.doubt.resolve(fresh));
+    check_resolved(s, how, s.doubt.resolve(fresh), "true", "false");
 }
 
 TEST_CASE("libpq doubt: what was resolved to rolled back stays so when the COMMIT arrives late", "[doubt][P05]") {

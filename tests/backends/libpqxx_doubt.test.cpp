@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/postgres_doubt.hpp"
 #include "support/pqxx_scene.hpp"
+#include "support/resolved.hpp"
 
 #include <txhooks/backends/libpqxx.hpp>
 
@@ -19,7 +20,7 @@ TEST_CASE("libpqxx doubt: a COMMIT that is not answered is resolved on a fresh c
     s.lose(how);
 
     PqxxScene::Db fresh{s.scene.server()};
-    s.check_resolved(how, s.doubt.resolve(fresh));
+    check_resolved(s, how, s.doubt.resolve(fresh), "true", "false");
 }
 
 TEST_CASE("libpqxx doubt: a connection that can be used again resolves its own", "[doubt]") {

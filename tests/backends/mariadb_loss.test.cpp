@@ -423,19 +423,19 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: a transaction lost in a nested block is l
     CHECK(scene.told.empty());
 }
 
-TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that commit by themselves, also when they fail", "[S50][M01]",
-                        EveryWay) {
-    Scene<TestType> scene;
+namespace {
+
+// `fn(scene, tx, committer)` executes the committer in the block `tx`, which has a row and a hook, and ends it.
+template <class Adapter, class Fn>
+void with_each_committer(const Fn& fn) {
+    Scene<Adapter> scene;
     for (const Committer& committer : committers()) {
         CAPTURE(committer.sql);
         prepare(scene.other, committer);
         run(scene.other, "DELETE FROM t");
-        typename Scene<TestType>::Tx tx{scene.db};
+        typename Scene<Adapter>::Tx tx{scene.db};
         scene.row(1);
-        CHECK(attempt(scene.handle, committer.sql) == committer.error);
-        CHECK(scene.truth() == "1");
-        CHECK(ending([&] { scene.hook(2); }) == (committer.leaves_transaction ? "returned" : lost));
-        CHECK(without_cause(ending([&] { return tx.commit(); })) == lost);
+        fn(scene, tx, committer);
         CHECK(scene.hooks.empty());
         CHECK(scene.truth() == "1");
         CHECK(scene.idle());
@@ -446,18 +446,24 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that commit by themselves, als
     CHECK(scene.told.empty());
 }
 
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that commit by themselves, also when they fail", "[S50][M01]",
+                        EveryWay) {
+    with_each_committer<TestType>([](auto& scene, auto& tx, const Committer& committer) {
+        CHECK(attempt(scene.handle, committer.sql) == committer.error);
+        CHECK(scene.truth() == "1");
+        CHECK(ending([&] { scene.hook(2); }) == (committer.leaves_transaction ? "returned" : lost));
+        CHECK(without_cause(ending([&] { return tx.commit(); })) == lost);
+    });
+}
+
 TEMPLATE_LIST_TEST_CASE("mariadb loss: rollback() and the end of a nested block report such a statement as well",
                         "[S50][M01]", EveryWay) {
     enum class Way { rollback, nested_commit, nested_rollback };
     const Way way = GENERATE(Way::rollback, Way::nested_commit, Way::nested_rollback);
     CAPTURE(static_cast<int>(way));
-    Scene<TestType> scene;
-    for (const Committer& committer : committers()) {
-        CAPTURE(committer.sql);
-        prepare(scene.other, committer);
-        run(scene.other, "DELETE FROM t");
-        typename Scene<TestType>::Tx tx{scene.db};
-        scene.row(1);
+    with_each_committer<TestType>([way](auto& scene, auto& tx, const Committer& committer) {
         if (way == Way::rollback) {
             CHECK(attempt(scene.handle, committer.sql) == committer.error);
         } else {
@@ -470,14 +476,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: rollback() and the end of a nested block 
         }
         CHECK(without_cause(ending([&] { way == Way::rollback ? tx.rollback() : static_cast<void>(tx.commit()); })) ==
               lost);
-        CHECK(scene.hooks.empty());
-        CHECK(scene.truth() == "1");
-        CHECK(scene.idle());
-        run(scene.handle, committer.after);
-        CHECK(scene.goes_on());
-        scene.hooks.clear();
-    }
-    CHECK(scene.told.empty());
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: a procedure that commits ends the block, and commits piece by piece outside one",

@@ -48,17 +48,6 @@ struct DoubtScene {
         CHECK(doubt.size() == 2);
     }
 
-    /// After that, and a `resolve` that returned `outcome`.
-    void check_resolved(Cut how, txhooks::Outcome outcome) {
-        // What was cut right after the request may come too late for the marker that resolve() has written.
-        const bool arrived = how == Cut::reply or (how == Cut::after and outcome == txhooks::Outcome::committed);
-        CHECK(name(outcome) == (arrived ? "committed" : "rolled_back"));
-        CHECK(scene.truth() == (arrived ? "1,2" : ""));
-        CHECK(scene.hooks == scene.truth());
-        CHECK_FALSE(doubt.in_doubt());
-        CHECK(markers() == (arrived ? "true" : "false"));
-    }
-
     void check_price() {
         scene.db.atomic([] {});
         proxy.round_trips();

@@ -67,9 +67,7 @@ public:
         support::run(own_, "CREATE TABLE taken (k INT PRIMARY KEY)");
         support::run(own_, "CREATE TABLE shared (k INT PRIMARY KEY, v INT NOT NULL)");
         support::run(own_, "INSERT INTO shared VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)");
-        support::run(own_,
-                     "CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
-                     "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
+        support::make_marker_table(own_);
     }
     Mariadb(const Mariadb&) = delete;
     Mariadb& operator=(const Mariadb&) = delete;

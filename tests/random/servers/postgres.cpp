@@ -94,9 +94,8 @@ public:
                                "; CREATE TABLE kept (id bigint PRIMARY KEY);"
                                "CREATE TABLE taken (k int PRIMARY KEY);"
                                "CREATE TABLE shared (k int PRIMARY KEY, v int NOT NULL);"
-                               "CREATE TABLE children (parent bigint REFERENCES kept DEFERRABLE INITIALLY DEFERRED);"
-                               "CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL, "
-                               "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
+                               "CREATE TABLE children (parent bigint REFERENCES kept DEFERRABLE INITIALLY DEFERRED);" +
+                               support::marker_table);
     }
     Postgres(const Postgres&) = delete;
     Postgres& operator=(const Postgres&) = delete;
