@@ -53,7 +53,7 @@ public:
 
 private:
     template <class Hook, class... Args>
-        requires(not detail::Hooked<std::remove_reference_t<Hook>>)
+        requires(!detail::Hooked<std::remove_reference_t<Hook>>)
     friend void call_after_commit(Hook&& hook, Args&&... args);
 
     template <class Db>
@@ -94,7 +94,7 @@ void call_after_commit(Db& db, Hook&& hook, Args&&... args) {
 /// Throws: as `Connection::on_commit`; `ConnectionBroken` if the nearest connection is gone. After a throw: no hook has
 /// been added.
 template <class Hook, class... Args>
-    requires(not detail::Hooked<std::remove_reference_t<Hook>>)
+    requires(!detail::Hooked<std::remove_reference_t<Hook>>)
 void call_after_commit(Hook&& hook, Args&&... args) {
     if (AmbientConnection::nearest_ == nullptr) {
         HookedConnection<detail::NoDatabase> none;

@@ -86,7 +86,7 @@ template <class Db>
     requires detail::Hooked<Db>
 Atomic(Db&, detail::options_of<Db>) -> Atomic<Db>;
 template <class T>
-    requires(not detail::Hooked<T>)
+    requires(!detail::Hooked<T>)
 Atomic(T&, BlockOptions<> = {}) -> Atomic<T>;  // refused in there, in a sentence
 
 /// `db.atomic([options,] fn)`, for code that is generic over the connection.

@@ -28,7 +28,7 @@ struct NoBeginOptions {
 namespace detail {
 
 template <class B>
-concept HasBegin = requires(B& b) { b.begin(); } or requires(B& b, const typename B::begin_options& o) { b.begin(o); };
+concept HasBegin = requires(B& b) { b.begin(); } || requires(B& b, const typename B::begin_options& o) { b.begin(o); };
 template <class B>
 concept HasSavepoints = requires(B& b, unsigned n) {
     b.savepoint(n);
@@ -36,9 +36,9 @@ concept HasSavepoints = requires(B& b, unsigned n) {
     b.rollback_to(n);
 };
 template <class B>
-concept HasAnySavepointVerb = requires(B& b, unsigned n) { b.savepoint(n); } or requires(B& b, unsigned n) {
+concept HasAnySavepointVerb = requires(B& b, unsigned n) { b.savepoint(n); } || requires(B& b, unsigned n) {
     b.release(n);
-} or requires(B& b, unsigned n) { b.rollback_to(n); };
+} || requires(B& b, unsigned n) { b.rollback_to(n); };
 template <class B>
 concept HasState = requires(const B& b) {
     { b.state() } -> std::same_as<ConnectionState>;
@@ -52,7 +52,7 @@ concept HasMarkers = requires(B& b, const char* marker) {
 
 // All that HookedConnection asks of a type before it looks closer.
 template <class B>
-concept Transactional = HasBegin<B> and requires(B& b) {
+concept Transactional = HasBegin<B> && requires(B& b) {
     b.commit();
     b.rollback();
 };
@@ -90,9 +90,9 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
     }
     if constexpr (HasState<State>) {
         const ConnectionState state = state_of.state();
-        if (error and (state == ConnectionState::open or state == ConnectionState::failed))
+        if (error && (state == ConnectionState::open || state == ConnectionState::failed))
             return {Outcome::still_open, static_cast<std::exception_ptr&&>(error)};
-        if (not error and state != ConnectionState::idle)
+        if (!error && state != ConnectionState::idle)
             return {Outcome::unknown, std::make_exception_ptr(UsageError{
                                           "txhooks: COMMIT reported success, but the backend still says it is in a "
                                           "transaction"})};

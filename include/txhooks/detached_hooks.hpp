@@ -62,18 +62,18 @@ public:
 
     /// Destroys the hooks without running them. From one of its own hooks: does nothing. O(n).
     void discard() noexcept {
-        if (held_.hooks != nullptr and not busy()) held_.hooks->discard(held_.hooks->start());
+        if (held_.hooks != nullptr && !busy()) held_.hooks->discard(held_.hooks->start());
     }
 
     /// How many hooks wait to be run; none does once `run()` was called. O(n).
     std::size_t size() const noexcept {
-        return held_.hooks == nullptr or busy() ? 0 : held_.hooks->size(held_.hooks->start());
+        return held_.hooks == nullptr || busy() ? 0 : held_.hooks->size(held_.hooks->start());
     }
 
 private:
     friend struct detail::Detaching;
 
-    bool busy() const noexcept { return held_.hooks != nullptr and held_.hooks->busy(); }
+    bool busy() const noexcept { return held_.hooks != nullptr && held_.hooks->busy(); }
 
     // An empty list for a block to fill, owned by the caller.
     HookList* release() {

@@ -57,7 +57,7 @@ public:
     /// nothing is in doubt, in an atomic block, or when the row cannot be written; `ConnectionBroken`, which is about
     /// `db`; what the engine throws (a lock timeout, where the COMMIT is still under way: end that session, or wait).
     Outcome resolve(Connection& db) {
-        if (not in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
+        if (!in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
         const bool committed = detail::Blocks::was_committed(db, marker_);
         in_doubt_ = false;
         if (committed)

@@ -13,7 +13,7 @@ using ErrorSink = void (*)(void* context, const char* what, const std::exception
 
 /// The default sink: one line on stderr.
 inline void print_to_stderr(void*, const char* what, const std::exception_ptr& error) {
-    if (not error) {
+    if (!error) {
         std::fprintf(stderr, "%s\n", what);
         return;
     }

@@ -60,7 +60,7 @@ public:
 
     /// Discards what was neither run nor discarded. Must not be called while a `Run` or `discard` is under way.
     ~HookList() {
-        while (not empty(start())) discard(start());  // destructors may push
+        while (!empty(start())) discard(start());  // destructors may push
         detail::unpoison(first_.begin, first_.size());
         while (last_ != &first_) free_last_chunk();
     }
@@ -71,7 +71,7 @@ public:
     template <class Hook>
     void push(Hook&& hook) {
         using Stored = std::decay_t<Hook>;
-        emplace<not std::is_trivially_constructible_v<Stored, Hook>>(
+        emplace<!std::is_trivially_constructible_v<Stored, Hook>>(
             [&]() -> Stored { return static_cast<Hook&&>(hook); });
     }
 
@@ -142,7 +142,7 @@ public:
     /// Destroys the hooks behind `from`, in order of registration, without running them. O(n) of those.
     /// What their destructors push stays, behind `from`.
     void discard(Mark from) noexcept {
-        if (not empty(from)) Run{*this, from}.discard();
+        if (!empty(from)) Run{*this, from}.discard();
     }
 
     /// Whether a `Run` or `discard` is under way: hooks or destructors of hooks are being called. O(1).
@@ -150,7 +150,7 @@ public:
 
     /// Gives the memory of one chunk back if the transactions since the last call did not need it. O(1).
     void trim() noexcept {
-        if (first_.next != nullptr and walks_ == 0) [[unlikely]]
+        if (first_.next != nullptr && walks_ == 0) [[unlikely]]
             trim_last_chunk();
     }
 
@@ -282,7 +282,7 @@ private:
 
         std::size_t size() const noexcept { return static_cast<std::size_t>(end - begin); }
         bool holds(const std::byte* at) const noexcept {
-            return address(begin) <= address(at) and address(at) < address(end);
+            return address(begin) <= address(at) && address(at) < address(end);
         }
     };
 
@@ -318,7 +318,7 @@ private:
 
     [[gnu::noinline]] std::byte* grow(std::size_t room) {
         Chunk* next = chunk_->next;
-        if (next == nullptr or next->size() < room + sizeof(Link)) next = add_chunk(room);
+        if (next == nullptr || next->size() < room + sizeof(Link)) next = add_chunk(room);
         link(top_, next->begin);
         if (furthest_ == chunk_) furthest_ = next;
         use(next, next->begin);
@@ -352,7 +352,7 @@ private:
     // Of a place before this chunk.
     Chunk* chunk_of(const std::byte* at) const noexcept {
         Chunk* chunk = chunk_->previous;
-        while (not chunk->holds(at)) chunk = chunk->previous;
+        while (!chunk->holds(at)) chunk = chunk->previous;
         return chunk;
     }
 

@@ -38,13 +38,13 @@ refuse_durable_join();
 // like what calls it: Clang would not look that far.
 template <class Begin>
 [[gnu::always_inline]] constexpr void refuse_contradiction(const BlockOptions<Begin>& options) {
-    const bool both = options.durable and options.join;
-    if (__builtin_constant_p(both) and both) refuse_durable_join();
+    const bool both = options.durable && options.join;
+    if (__builtin_constant_p(both) && both) refuse_durable_join();
 }
 
 template <class Begin>
 constexpr void check(const BlockOptions<Begin>& options) {
-    if (options.durable and options.join)
+    if (options.durable && options.join)
         throw UsageError{
             "txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
             "another"};

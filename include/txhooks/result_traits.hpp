@@ -16,7 +16,7 @@ template <class T>
 concept ErrorCodeLike = requires(const T& t) {
     t.value();
     t.message();
-} or requires(const T& t) { t.ok(); } or (std::is_enum_v<T> and requires(const T& t) { make_error_code(t); });
+} || requires(const T& t) { t.ok(); } || (std::is_enum_v<T> && requires(const T& t) { make_error_code(t); });
 
 }  // namespace detail
 
@@ -32,10 +32,10 @@ template <class T>
 struct result_traits {
     static constexpr bool failed(const T& result) {
         static_assert(
-            detail::ExpectedLike<T> or not detail::ErrorCodeLike<T>,
+            detail::ExpectedLike<T> || !detail::ErrorCodeLike<T>,
             "txhooks: this result looks like an error code; specialise txhooks::result_traits for it to say when "
             "it means that the block must roll back");
-        if constexpr (detail::ExpectedLike<T>) return not static_cast<bool>(result.has_value());
+        if constexpr (detail::ExpectedLike<T>) return !static_cast<bool>(result.has_value());
         return false;
     }
 };

@@ -53,7 +53,7 @@ concept BackendTells = requires(Db& db) { requires TellsTransient<std::remove_cv
 
 template <class Db>
 bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_ptr& error) noexcept {
-    const auto cause_is = [&](const Error& e) { return e.cause() and is_worth_a_retry(db, policy, e.cause()); };
+    const auto cause_is = [&](const Error& e) { return e.cause() && is_worth_a_retry(db, policy, e.cause()); };
     try {
         std::rethrow_exception(error);
     } catch (const EngineError&) {
@@ -61,7 +61,7 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
     } catch (const TransactionAborted& e) {
         return cause_is(e);
     } catch (const TransactionLost& e) {
-        return e.outcome() == Outcome::rolled_back and cause_is(e);
+        return e.outcome() == Outcome::rolled_back && cause_is(e);
     } catch (const Error&) {
         return false;  // committed, or perhaps; or it would fail again
     } catch (...) {
@@ -72,15 +72,15 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
     } else if constexpr (BackendTells<Db>) {
         if (db.backend().transient(error)) return true;
     }
-    return policy.transient != nullptr and policy.transient(error);
+    return policy.transient != nullptr && policy.transient(error);
 }
 
 // Ends the open block, in which `error` was thrown. Returns whether nothing of it can have been committed.
 template <class Db>
 bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
-    if (not db.in_atomic_block()) return false;  // ended in fn
+    if (!db.in_atomic_block()) return false;  // ended in fn
     const std::exception_ptr failure = Blocks::roll_back_quietly(Blocks::outermost(detail::core(db)), nullptr);
-    if (not failure) return true;
+    if (!failure) return true;
     try {
         std::rethrow_exception(failure);
     } catch (const TransactionLost& lost) {
@@ -148,8 +148,8 @@ private:
 /// connection whose transient errors nobody tells; else the error of the last attempt, as it was.
 template <class Db, class Fn>
 decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of<Db>& options, Fn&& fn) {
-    constexpr bool told = detail::AdapterTells<Db> or detail::BackendTells<Db>;
-    if (not told and policy.transient == nullptr)
+    constexpr bool told = detail::AdapterTells<Db> || detail::BackendTells<Db>;
+    if (!told && policy.transient == nullptr)
         throw UsageError{
             "txhooks: retry() is not told which errors of this connection are transient: give it the HookedConnection "
             "itself, give its adapter bool transient(const std::exception_ptr&) const noexcept, or set "
@@ -169,7 +169,7 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
                 return detail::invoke(fn, static_cast<Sql&&>(sql)...);
             } catch (...) {
                 if (detail::is_worth_a_retry(db, policy, std::current_exception()))
-                    in_doubt = not detail::roll_back_for_sure(db, std::current_exception());
+                    in_doubt = !detail::roll_back_for_sure(db, std::current_exception());
                 throw;
             }
         };
@@ -177,8 +177,7 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
             return db.atomic(options, once);
         } catch (...) {
             error = std::current_exception();
-            if (attempt >= policy.attempts or in_doubt or not detail::is_worth_a_retry(db, policy, error) or
-                not db.usable())
+            if (attempt >= policy.attempts || in_doubt || !detail::is_worth_a_retry(db, policy, error) || !db.usable())
                 throw;
         }
         if (policy.before_retry) policy.before_retry(attempt, error);

@@ -42,9 +42,9 @@ public:
     Reply(PGconn* conn, const char* sql) noexcept : conn_{conn} {
         PQsendQuery(conn, sql);  // its failure shows in the lack of an answer
         while (PGresult* const result = PQgetResult(conn)) {
-            const bool ok = PQresultStatus(result) == PGRES_COMMAND_OK or PQresultStatus(result) == PGRES_TUPLES_OK;
+            const bool ok = PQresultStatus(result) == PGRES_COMMAND_OK || PQresultStatus(result) == PGRES_TUPLES_OK;
             std::unique_ptr<PGresult, Clear>& kept = ok ? last_ : error_;
-            if (ok or not error_)
+            if (ok || !error_)
                 kept.reset(result);
             else
                 PQclear(result);
@@ -55,12 +55,12 @@ public:
     std::string_view tag() const noexcept { return last_ ? PQcmdStatus(last_.get()) : ""; }
     /// Of the first error: empty if there was none, or the server did not report it.
     std::string_view sqlstate() const noexcept { return sqlstate_text(); }
-    bool failed() const noexcept { return error_ != nullptr or not last_; }
+    bool failed() const noexcept { return error_ != nullptr || !last_; }
 
     EngineError error(Outcome outcome) const noexcept {
         char text[400];
         std::snprintf(text, sizeof text, "%s", error_ ? PQresultErrorMessage(error_.get()) : PQerrorMessage(conn_));
-        if (const std::size_t length = std::strlen(text); length != 0 and text[length - 1] == '\n')
+        if (const std::size_t length = std::strlen(text); length != 0 && text[length - 1] == '\n')
             text[length - 1] = '\0';
         return EngineError{PQresultStatus(error_.get()), sqlstate_text(), text, outcome};
     }
@@ -91,7 +91,7 @@ struct SettingCheck {
     static constexpr const char* commit =
         "SELECT 1 / (pg_catalog.current_setting('txhooks.block') = 'ours')::int; COMMIT";
     static bool says_lost(std::string_view sqlstate) noexcept {
-        return sqlstate == "22012" or sqlstate == "42704";  // division by zero, or no such setting
+        return sqlstate == "22012" || sqlstate == "42704";  // division by zero, or no such setting
     }
 };
 struct SavepointCheck {
@@ -150,7 +150,7 @@ public:
         const bool was_ours = ours_;
         ours_ = false;
         if (PQtransactionStatus(conn()) != PQTRANS_IDLE) execute("ROLLBACK");
-        if (was_ours and lost) throw TransactionLost{outcome};
+        if (was_ours && lost) throw TransactionLost{outcome};
     }
 
     void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
@@ -164,7 +164,7 @@ public:
     ConnectionState state() const noexcept {
         const PGTransactionStatusType status = PQtransactionStatus(conn());
         if (status == PQTRANS_UNKNOWN) return ConnectionState::lost;
-        if (ours_ and (status == PQTRANS_IDLE or watch_.history.ended())) return ConnectionState::lost;
+        if (ours_ && (status == PQTRANS_IDLE || watch_.history.ended())) return ConnectionState::lost;
         if (status == PQTRANS_IDLE) return in_pipeline() ? ConnectionState::open : ConnectionState::idle;
         return status == PQTRANS_INERROR ? ConnectionState::failed : ConnectionState::open;
     }
@@ -197,19 +197,19 @@ private:
         if (reply.tag() == "COMMIT") return ended(reply, Outcome::committed);
         if (reply.tag() == "ROLLBACK") return ended(reply, Outcome::rolled_back);
         const PGTransactionStatusType status = PQtransactionStatus(conn());
-        if (reply.sqlstate().empty() or (status != PQTRANS_IDLE and status != PQTRANS_INERROR))
+        if (reply.sqlstate().empty() || (status != PQTRANS_IDLE && status != PQTRANS_INERROR))
             return ended(reply, Outcome::unknown);
         if (status == PQTRANS_IDLE) return ended(reply, Outcome::rolled_back);
         if (Check::says_lost(reply.sqlstate()))
             return {Outcome::unknown, std::make_exception_ptr(reply.error(Outcome::unknown)), true};
         // COMMIT was not reached, and never will be. The first ROLLBACK may be cancelled.
-        for (int attempt = 0; attempt < 2 and PQtransactionStatus(conn()) == PQTRANS_INERROR; ++attempt)
+        for (int attempt = 0; attempt < 2 && PQtransactionStatus(conn()) == PQTRANS_INERROR; ++attempt)
             detail::Reply{conn(), "ROLLBACK"};
         const bool open = PQtransactionStatus(conn()) == PQTRANS_INERROR;
         return ended(reply, open ? Outcome::unknown : Outcome::rolled_back);
     }
 
-    bool busy() const noexcept { return PQtransactionStatus(conn()) == PQTRANS_ACTIVE or in_pipeline(); }
+    bool busy() const noexcept { return PQtransactionStatus(conn()) == PQTRANS_ACTIVE || in_pipeline(); }
 
     bool in_pipeline() const noexcept {
 #ifdef LIBPQ_HAS_PIPELINING
@@ -223,7 +223,7 @@ private:
 #ifdef LIBPQ_HAS_PIPELINING
         if (in_pipeline()) {
             PQpipelineSync(conn());
-            while (PQstatus(conn()) == CONNECTION_OK and PQexitPipelineMode(conn()) == 0) PQclear(PQgetResult(conn()));
+            while (PQstatus(conn()) == CONNECTION_OK && PQexitPipelineMode(conn()) == 0) PQclear(PQgetResult(conn()));
         }
 #endif
         if (PQtransactionStatus(conn()) == PQTRANS_ACTIVE)
@@ -233,11 +233,11 @@ private:
     void execute(const char* sql) {
         if (busy()) throw UsageError{while_busy};
         const detail::Reply reply{conn(), sql};
-        if (not reply.failed()) return;
+        if (!reply.failed()) return;
         const ConnectionState now = state();
-        const bool open = now == ConnectionState::open or now == ConnectionState::failed;
+        const bool open = now == ConnectionState::open || now == ConnectionState::failed;
         const EngineError error = reply.error(open ? Outcome::still_open : Outcome::rolled_back);
-        if (ours_ and reply.sqlstate() == "3B001")  // no such savepoint
+        if (ours_ && reply.sqlstate() == "3B001")  // no such savepoint
             throw TransactionLost{Outcome::unknown, std::make_exception_ptr(error)};
         throw EngineError{error};
     }
@@ -250,7 +250,7 @@ private:
 
     CommitResult ended(const detail::Reply& reply, Outcome outcome) noexcept {
         ours_ = false;
-        if (not reply.failed()) return {outcome};
+        if (!reply.failed()) return {outcome};
         return {outcome, std::make_exception_ptr(reply.error(outcome))};
     }
 

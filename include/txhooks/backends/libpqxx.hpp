@@ -54,7 +54,7 @@ using PqxxConnection = pqxx::connection;
 
 // The SQLSTATE with which the server answered, or nothing. libpqxx 6 has it in the type alone for some.
 inline std::string pqxx_sqlstate(const std::exception_ptr& error) noexcept {
-    if (not error) return {};
+    if (!error) return {};
     try {
         std::rethrow_exception(error);
     } catch (const pqxx::serialization_failure&) {
@@ -85,7 +85,7 @@ public:
 
     /// What runs SQL in a block. Throws: `UsageError` outside.
     pqxx::transaction_base& session() {
-        if (not session_) throw UsageError{"txhooks: session() outside an atomic block; open one, or a pqxx::work"};
+        if (!session_) throw UsageError{"txhooks: session() outside an atomic block; open one, or a pqxx::work"};
         return *session_;
     }
 
@@ -94,7 +94,7 @@ public:
         try {
             postgres::detail::begin("BEGIN; SAVEPOINT txhooks_0", options, [this](const char* sql) { execute(sql); });
         } catch (...) {
-            if (not db_.is_open()) end();
+            if (!db_.is_open()) end();
             throw;
         }
         stay_disconnected(true);
@@ -119,23 +119,23 @@ public:
     }
 
     void rollback() {
-        if (not session_) return;
+        if (!session_) return;
         std::exception_ptr error = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
         if (error) {  // it may have been interrupted
             replace_closed_session();
             error = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
         }
         const std::string state = postgres::detail::pqxx_sqlstate(error);
-        const bool idle = not error or state == no_transaction or not failure_of("ROLLBACK");
+        const bool idle = !error || state == no_transaction || !failure_of("ROLLBACK");
         const bool was_ours = ours_;
-        if (not idle) {
+        if (!idle) {
             // An unfinished stream of the user's needs its transaction object.
             unfinished_ = true;
-            if (not db_.is_open()) end();
+            if (!db_.is_open()) end();
             std::rethrow_exception(error);
         }
         end();
-        if (was_ours and error) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
+        if (was_ours && error) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
     }
 
     void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
@@ -144,12 +144,12 @@ public:
 
     ConnectionState state() const noexcept {
         if (unfinished_) return ConnectionState::lost;
-        if (not session_) return is_taken() ? ConnectionState::open : ConnectionState::idle;  // as far as is known
+        if (!session_) return is_taken() ? ConnectionState::open : ConnectionState::idle;  // as far as is known
         return db_.is_open() ? ConnectionState::open : ConnectionState::lost;
     }
 
     void reset() noexcept {
-        if (session_ and db_.is_open()) {
+        if (session_ && db_.is_open()) {
             replace_closed_session();
             if (failure_of("ROLLBACK")) return;
         }
@@ -195,9 +195,9 @@ private:
         char sql[80];
         std::snprintf(sql, sizeof sql, pattern, n, n);
         const std::exception_ptr error = failure_of(sql);
-        if (not error) return;
+        if (!error) return;
         const std::string state = postgres::detail::pqxx_sqlstate(error);
-        if (state == no_savepoint or state == no_transaction) throw TransactionLost{Outcome::unknown, error};
+        if (state == no_savepoint || state == no_transaction) throw TransactionLost{Outcome::unknown, error};
         if (state == failed_transaction) throw TransactionAborted{error};
         std::rethrow_exception(error);
     }
@@ -208,7 +208,7 @@ private:
         if (state.empty()) return ended(Outcome::unknown, error);
         // If the session lives on, it has answered. In no transaction: it was COMMIT that failed. Else that was not
         // reached.
-        if (not failure_of("BEGIN; ROLLBACK")) return ended(Outcome::rolled_back, error);
+        if (!failure_of("BEGIN; ROLLBACK")) return ended(Outcome::rolled_back, error);
         if (state == no_savepoint) return {Outcome::unknown, error, true};
         try {
             rollback();

@@ -67,7 +67,7 @@ enum Code : unsigned {
 
 /// Else the driver says it, and the server may have done what it was asked. (0: the driver does not know what it read.)
 constexpr bool is_from_server(unsigned code) noexcept {
-    return (code >= 1000 and code < 2000) or (code >= 3000 and code < 5000);
+    return (code >= 1000 && code < 2000) || (code >= 3000 && code < 5000);
 }
 
 // Texts are compounds, "BEGIN NOT ATOMIC a;b;END", whose parts run in order until one fails.
@@ -88,7 +88,7 @@ struct Statements {
     static unsigned run(MYSQL* db, std::string_view compound) noexcept {
         compound.remove_prefix(std::string_view{"BEGIN NOT ATOMIC "}.size());
         compound.remove_suffix(std::string_view{"END"}.size());
-        for (unsigned done = 0; not compound.empty(); ++done) {
+        for (unsigned done = 0; !compound.empty(); ++done) {
             const std::string_view part = compound.substr(0, compound.find(';'));
             if (mysql_real_query(db, part.data(), part.size()) != 0) return done;
             compound.remove_prefix(part.size() + 1);
@@ -121,9 +121,9 @@ public:
         refuse_unread();
         const bool begun =
             how == Begin{} ? done("BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END") : done(how);
-        if (not begun) [[unlikely]]
+        if (!begun) [[unlikely]]
             failed_begin(how);
-        if (not in_transaction()) [[unlikely]]
+        if (!in_transaction()) [[unlikely]]
             throw TransactionLost{Outcome::rolled_back};  // of another session, or no answer to this
         ours_ = true;
         ending_ = Ending::unseen;
@@ -152,7 +152,7 @@ public:
         char sql[400];
         std::snprintf(sql, sizeof sql, "INSERT IGNORE INTO txhooks_commit (id, committed) VALUES ('%s', FALSE)",
                       marker);
-        if (not send(sql)) throw error(Outcome::unknown);
+        if (!send(sql)) throw error(Outcome::unknown);
         std::snprintf(
             sql, sizeof sql,
             "SELECT committed, (SELECT transactions FROM information_schema.tables JOIN information_schema.engines "
@@ -163,11 +163,11 @@ public:
         if (rows == nullptr) throw error(Outcome::unknown);
         const MYSQL_ROW row = mysql_fetch_row(rows);
         const bool found = row != nullptr;
-        const bool committed = found and row[0][0] == '1';
-        const bool transactional = found and row[1] != nullptr and std::string_view{row[1]} == "YES";
+        const bool committed = found && row[0][0] == '1';
+        const bool transactional = found && row[1] != nullptr && std::string_view{row[1]} == "YES";
         mysql_free_result(rows);
-        if (not found) throw UsageError{txhooks::detail::marker_swallowed};
-        if (not transactional)
+        if (!found) throw UsageError{txhooks::detail::marker_swallowed};
+        if (!transactional)
             throw UsageError{
                 "txhooks: the engine of txhooks_commit has no transactions, so its rows prove nothing; ALTER TABLE "
                 "txhooks_commit ENGINE=InnoDB"};
@@ -179,27 +179,27 @@ public:
         ours_ = false;
         read_what_nobody_reads();
         std::exception_ptr error;
-        for (int attempt = 0; was_ours and attempt < 2; ++attempt) {  // twice: the first may be interrupted
+        for (int attempt = 0; was_ours && attempt < 2; ++attempt) {  // twice: the first may be interrupted
             if (done("BEGIN NOT ATOMIC ROLLBACK TO SAVEPOINT txhooks_0;ROLLBACK AND NO CHAIN NO RELEASE;END")) return;
             const EngineError seen = this->error(Outcome::unknown);
             error = std::make_exception_ptr(seen);
-            if (not refresh()) throw EngineError{seen};
-            if (not in_transaction() or seen.code() == detail::er_no_such_savepoint) break;
+            if (!refresh()) throw EngineError{seen};
+            if (!in_transaction() || seen.code() == detail::er_no_such_savepoint) break;
         }
-        if (not was_ours or in_transaction())
-            if (not insist("ROLLBACK AND NO CHAIN NO RELEASE")) fail();
+        if (!was_ours || in_transaction())
+            if (!insist("ROLLBACK AND NO CHAIN NO RELEASE")) fail();
         if (was_ours) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
     }
 
     void savepoint(unsigned n) {
         refuse_unread();
-        if (not run_numbered("SAVEPOINT txhooks_%u", n)) fail();
-        if (not in_transaction()) throw TransactionLost{Outcome::unknown};  // the savepoint of no transaction
+        if (!run_numbered("SAVEPOINT txhooks_%u", n)) fail();
+        if (!in_transaction()) throw TransactionLost{Outcome::unknown};  // the savepoint of no transaction
     }
 
     void release(unsigned n) {
         refuse_unread();
-        if (not run_numbered("RELEASE SAVEPOINT txhooks_%u", n)) fail();
+        if (!run_numbered("RELEASE SAVEPOINT txhooks_%u", n)) fail();
     }
 
     void rollback_to(unsigned n) {
@@ -207,14 +207,14 @@ public:
         char sql[120];
         std::snprintf(sql, sizeof sql,
                       "BEGIN NOT ATOMIC ROLLBACK TO SAVEPOINT txhooks_%u;RELEASE SAVEPOINT txhooks_%u;END", n, n);
-        if (not done(std::string_view{sql})) fail();
+        if (!done(std::string_view{sql})) fail();
     }
 
     /// What the client knows; after an error, and before it is said that a transaction is lost or somebody else's, what
     /// the server says.
     ConnectionState state() const noexcept {
-        const bool as_expected = db_->net.last_errno == 0 and (ours_ ? in_transaction() : is_idle());
-        if (not as_expected) [[unlikely]]
+        const bool as_expected = db_->net.last_errno == 0 && (ours_ ? in_transaction() : is_idle());
+        if (!as_expected) [[unlikely]]
             return unexpected_state();
         return ours_ ? ConnectionState::open : ConnectionState::idle;
     }
@@ -223,14 +223,14 @@ public:
 
     /// For `retry`: the victim of a deadlock (1213), or a lock that was not given in time (1205).
     bool transient(const std::exception_ptr& error) const noexcept {
-        return code(error) == detail::er_deadlock or code(error) == detail::er_lock_wait_timeout;
+        return code(error) == detail::er_deadlock || code(error) == detail::er_lock_wait_timeout;
     }
 
     /// For `retry`, when the transaction is lost: `error` is that of a deadlock, and the server had not said before it
     /// that the transaction was over. (A raw `COMMIT; START TRANSACTION` is not noticed, nor a statement that commits
     /// and fails, when a deadlock follows in the same block.)
     bool rolled_back_by(const std::exception_ptr& error) const noexcept {
-        return code(error) == detail::er_deadlock and ending_ != Ending::by_success;
+        return code(error) == detail::er_deadlock && ending_ != Ending::by_success;
     }
 
 private:
@@ -274,20 +274,20 @@ private:
     }
 
     [[gnu::cold, gnu::noinline]] ConnectionState unexpected_state() const noexcept {
-        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_success;
-        const bool gone = not unread() and not refresh();
-        if (ours_ and ending_ == Ending::unseen and not in_transaction()) ending_ = Ending::by_error;
-        if (gone or (ours_ and not in_transaction())) return ConnectionState::lost;
-        return ours_ or not is_idle() ? ConnectionState::open : ConnectionState::idle;
+        if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = Ending::by_success;
+        const bool gone = !unread() && !refresh();
+        if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = Ending::by_error;
+        if (gone || (ours_ && !in_transaction())) return ConnectionState::lost;
+        return ours_ || !is_idle() ? ConnectionState::open : ConnectionState::idle;
     }
 
     // Sending anything now would lose the results, or take the answer to another statement for ours.
-    bool unread() const noexcept { return unanswered() or db_->status != MYSQL_STATUS_READY or more_results(); }
+    bool unread() const noexcept { return unanswered() || db_->status != MYSQL_STATUS_READY || more_results(); }
     // mysql_send_query, and its answer was not read: nothing was since something was sent, and the client has that
     // still in its buffer, with the command behind the header of 4 bytes. (Not every command is answered:
     // mysql_stmt_close.)
     bool unanswered() const noexcept {
-        return db_->net.pkt_nr == 1 and db_->net.buff != nullptr and db_->net.buff[4] == COM_QUERY;
+        return db_->net.pkt_nr == 1 && db_->net.buff != nullptr && db_->net.buff[4] == COM_QUERY;
     }
     bool more_results() const noexcept { return (db_->server_status & 8) != 0; }  // each library has its name for it
     void refuse_unread() const {
@@ -301,7 +301,7 @@ private:
         if (unanswered()) mysql_read_query_result(db_);
         do
             if (db_->status == MYSQL_STATUS_GET_RESULT) mysql_free_result(mysql_use_result(db_));
-        while (db_->status == MYSQL_STATUS_READY and more_results() and mysql_next_result(db_) == 0);
+        while (db_->status == MYSQL_STATUS_READY && more_results() && mysql_next_result(db_) == 0);
         refuse_unread();
     }
 
@@ -311,7 +311,7 @@ private:
         std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s%s%sSTART TRANSACTION%s%s%s;SAVEPOINT txhooks_0;END",
                       how.isolation == Isolation::of_session ? "" : "SET TRANSACTION ISOLATION LEVEL ",
                       name(how.isolation), how.isolation == Isolation::of_session ? "" : ";",
-                      how.read_only ? " READ ONLY" : "", how.read_only and how.consistent_snapshot ? "," : "",
+                      how.read_only ? " READ ONLY" : "", how.read_only && how.consistent_snapshot ? "," : "",
                       how.consistent_snapshot ? " WITH CONSISTENT SNAPSHOT" : "");
         return done(std::string_view{sql});
     }
@@ -342,7 +342,7 @@ private:
         const EngineError seen = error(Outcome::unknown);
         if (seen.code() == detail::er_no_such_savepoint)
             throw TransactionLost{Outcome::unknown, std::make_exception_ptr(seen)};
-        const Outcome outcome = not refresh()      ? Outcome::unknown
+        const Outcome outcome = !refresh()         ? Outcome::unknown
                                 : in_transaction() ? Outcome::still_open
                                                    : Outcome::rolled_back;
         throw EngineError{seen.code(), seen.sqlstate(), seen.what(), outcome};
@@ -352,7 +352,7 @@ private:
         const EngineError seen = error(Outcome::rolled_back);
         // A level that was set and not used would go to the next transaction; this one is rolled back.
         if (how.isolation != Isolation::of_session) insist("START TRANSACTION");
-        if (Style::whole and seen.code() == detail::er_parse)
+        if (Style::whole && seen.code() == detail::er_parse)
             throw UsageError{
                 "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "
                 "HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>>"};
@@ -375,19 +375,19 @@ private:
         const EngineError seen = error(Outcome::unknown);
         const auto code = static_cast<unsigned>(seen.code());
         if (code == detail::er_no_such_savepoint) return {Outcome::unknown, std::make_exception_ptr(seen), true};
-        const bool proves_nothing = not detail::is_from_server(code) or code == detail::er_connection_killed or
+        const bool proves_nothing = !detail::is_from_server(code) || code == detail::er_connection_killed ||
                                     code == detail::er_error_during_commit;
-        if (proves_nothing or not refresh()) return ended(seen, Outcome::unknown);
-        if (not in_transaction()) {
+        if (proves_nothing || !refresh()) return ended(seen, Outcome::unknown);
+        if (!in_transaction()) {
             // These come from COMMIT alone; others may have come after it, where we cannot tell.
-            const bool from_commit = released or code == detail::er_lock_wait_timeout or code == detail::er_deadlock or
+            const bool from_commit = released || code == detail::er_lock_wait_timeout || code == detail::er_deadlock ||
                                      code == detail::er_option_prevents_statement;
             return ended(seen, from_commit ? Outcome::rolled_back : Outcome::unknown);
         }
         if (retry == Retry::never)
             return ended(seen, insist("ROLLBACK AND NO CHAIN NO RELEASE") ? Outcome::rolled_back : Outcome::unknown);
         // Not committed. Without the witness the next attempt would look like a loss.
-        if ((released or send("RELEASE SAVEPOINT txhooks_0")) and send("SAVEPOINT txhooks_0"))
+        if ((released || send("RELEASE SAVEPOINT txhooks_0")) && send("SAVEPOINT txhooks_0"))
             return {Outcome::still_open, with(seen, Outcome::still_open)};
         return {Outcome::unknown, std::make_exception_ptr(seen), true};
     }

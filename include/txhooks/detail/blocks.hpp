@@ -39,7 +39,7 @@ inline void Connection::set_rollback(bool roll_back) {
     if (current_ == nullptr)
         throw UsageError{"txhooks: set_rollback() outside an atomic block; there is nothing to roll back"};
     detail::Block* block = current_;
-    while (block->kind == Kind::joined or block->kind == Kind::pinned) block = block->parent;
+    while (block->kind == Kind::joined || block->kind == Kind::pinned) block = block->parent;
     block->roll_back = roll_back;
 }
 
@@ -48,8 +48,8 @@ inline std::size_t Connection::pending_hooks() const noexcept {
 }
 
 inline bool Connection::usable() const noexcept {
-    const bool ready = phase_ == Phase::idle or phase_ == Phase::staged;
-    return ready and verb_state() == detail::Blocks::between_blocks(*this);
+    const bool ready = phase_ == Phase::idle || phase_ == Phase::staged;
+    return ready && verb_state() == detail::Blocks::between_blocks(*this);
 }
 
 inline void Connection::reset() {

@@ -7,9 +7,9 @@ namespace txhooks::detail {
 
 // A coroutine or a future: calling the function that returned it did not do the work yet.
 template <class T>
-concept Asynchronous = requires { typename T::promise_type; } or requires(T& t) { t.await_ready(); } or requires(T& t) {
+concept Asynchronous = requires { typename T::promise_type; } || requires(T& t) { t.await_ready(); } || requires(T& t) {
     t.operator co_await();
-} or requires(T& t) { operator co_await(t); } or requires(T& t) {
+} || requires(T& t) { operator co_await(t); } || requires(T& t) {
     t.wait();
     t.get();
 };
@@ -17,11 +17,11 @@ concept Asynchronous = requires { typename T::promise_type; } or requires(T& t) 
 // A union is no base of itself.
 template <class Object, class Class>
 concept HasMembersOf =
-    std::is_same_v<Class, std::remove_cvref_t<Object>> or std::is_base_of_v<Class, std::remove_cvref_t<Object>>;
+    std::is_same_v<Class, std::remove_cvref_t<Object>> || std::is_base_of_v<Class, std::remove_cvref_t<Object>>;
 
 template <class Member, class Class, class Object, class... Args>
 decltype(auto) invoke_member(Member Class::* member, Object&& object, Args&&... args) {
-    if constexpr (not HasMembersOf<Object, Class>) {
+    if constexpr (!HasMembersOf<Object, Class>) {
         if constexpr (requires { requires HasMembersOf<decltype(object.get()), Class>; })  // std::reference_wrapper
             return invoke_member(member, object.get(), static_cast<Args&&>(args)...);
         else
@@ -50,7 +50,7 @@ consteval void check_hook() {
     if constexpr (std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>) {
         using Result = std::remove_cvref_t<std::invoke_result_t<std::decay_t<Hook>, std::decay_t<Args>...>>;
         static_assert(
-            not Asynchronous<Result>,
+            !Asynchronous<Result>,
             "txhooks: this hook returns a coroutine or a future, which nobody would wait for; start the work in "
             "the hook and return nothing");
     }
@@ -62,9 +62,9 @@ constexpr bool is_empty(const Hook& hook) noexcept {
     using Stored = std::decay_t<Hook>;
     if constexpr (std::is_function_v<Hook>)
         return false;
-    else if constexpr (std::is_pointer_v<Stored> or std::is_member_pointer_v<Stored>)
+    else if constexpr (std::is_pointer_v<Stored> || std::is_member_pointer_v<Stored>)
         return hook == nullptr;
-    else if constexpr (not std::is_empty_v<Stored> and requires { static_cast<bool>(hook == nullptr); })
+    else if constexpr (!std::is_empty_v<Stored> && requires { static_cast<bool>(hook == nullptr); })
         return static_cast<bool>(hook == nullptr);
     else
         return false;
@@ -113,7 +113,7 @@ private:
 // `hook` with its arguments, all decay-copied now, as one callable.
 template <class Hook, class... Args>
 auto bind(Hook&& hook, Args&&... args) {
-    if constexpr (sizeof...(Args) == 0 and not std::is_member_pointer_v<std::decay_t<Hook>>)
+    if constexpr (sizeof...(Args) == 0 && !std::is_member_pointer_v<std::decay_t<Hook>>)
         return std::decay_t<Hook>(static_cast<Hook&&>(hook));
     else
         return Bound<std::decay_t<Hook>, std::decay_t<Args>...>(static_cast<Hook&&>(hook),
@@ -122,6 +122,6 @@ auto bind(Hook&& hook, Args&&... args) {
 
 // Whether storing them can throw or run code of the user's.
 template <class... T>
-inline constexpr bool copies_run_user_code = not(std::is_trivially_constructible_v<std::decay_t<T>, T> and ...);
+inline constexpr bool copies_run_user_code = !(std::is_trivially_constructible_v<std::decay_t<T>, T> && ...);
 
 }  // namespace txhooks::detail

@@ -20,11 +20,11 @@ namespace txhooks::detail {
 struct Committing : RollingBack {
     template <class Db>
     [[gnu::always_inline]] static Outcome commit(Db& db, Block& block) {
-        const bool plain = block.kind == Kind::outermost and not block.roll_back;
-        if (not plain or db.current_ != &block or db.phase_ != Phase::in_block or
-            not engine_is(db, ConnectionState::open)) [[unlikely]]
+        const bool plain = block.kind == Kind::outermost && !block.roll_back;
+        if (!plain || db.current_ != &block || db.phase_ != Phase::in_block || !engine_is(db, ConnectionState::open))
+            [[unlikely]]
             return commit_otherwise(db, block);
-        if (CommitResult result = db.verb_commit(); result.outcome != Outcome::committed or result.error or result.lost)
+        if (CommitResult result = db.verb_commit(); result.outcome != Outcome::committed || result.error || result.lost)
             [[unlikely]]
             return committed_or_throw(db, block, static_cast<CommitResult&&>(result));
         const HookList::Mark mark = block.mark;
@@ -41,7 +41,7 @@ struct Committing : RollingBack {
     template <class Db>
     [[gnu::noinline]] static Outcome commit_otherwise(Db& db, Block& block) {
         refuse_out_of_order(db, block);
-        if (db.phase_ != Phase::in_block or block.roll_back or not engine_is(db, ConnectionState::open)) [[unlikely]]
+        if (db.phase_ != Phase::in_block || block.roll_back || !engine_is(db, ConnectionState::open)) [[unlikely]]
             return commit_unsound(db, block);
         if (block.kind == Kind::outermost) return committed_or_throw(db, block, db.verb_commit());
         if (block.kind == Kind::staged) return commit_staged(db, block);
@@ -65,8 +65,8 @@ struct Committing : RollingBack {
     }
 
     [[gnu::cold, gnu::noinline]] static Outcome commit_staged(Connection& db, Block& block) {
-        if (not is_based(db)) {
-            const bool marked = db.doubt_ != nullptr and not db.hooks_->empty(block.mark);
+        if (!is_based(db)) {
+            const bool marked = db.doubt_ != nullptr && !db.hooks_->empty(block.mark);
             return committed_or_throw(db, block, marked ? db.verb_commit_marked(db.doubt_->marker_) : db.verb_commit());
         }
         release(db, block);
@@ -77,7 +77,7 @@ struct Committing : RollingBack {
     [[gnu::cold, gnu::noinline]] static Outcome commit_unsound(Connection& db, Block& block) {
         note_loss_if_gone(db);
         if (db.phase_ == Phase::lost) commit_lost(db, block);
-        if (not block.roll_back) {
+        if (!block.roll_back) {
             const std::exception_ptr cause = db.doom_;
             if (const std::exception_ptr error = roll_back(block, cause)) {
                 try {
@@ -112,7 +112,7 @@ struct Committing : RollingBack {
                 throw TransactionAborted{};
             case Outcome::unknown:
                 db.phase_ = Phase::broken;
-                if (db.doubt_ != nullptr and not db.hooks_->empty(block.mark)) {
+                if (db.doubt_ != nullptr && !db.hooks_->empty(block.mark)) {
                     db.doubt_->in_doubt_ = true;
                     end_outermost(db, block, Phase::broken);
                     hand_over(db);
@@ -124,14 +124,14 @@ struct Committing : RollingBack {
         const HookList::Mark mark = block.mark;
         DoubtState* const doubt = db.doubt_;
         const bool detached = db.detach_ != nullptr;
-        const bool captured = not detached and db.hooks_ != &db.own_hooks_;
+        const bool captured = !detached && db.hooks_ != &db.own_hooks_;
         end_outermost(db, block, rest(db));
         if (detached) hand_over(db);
         if (result.error)
             db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
         if (doubt != nullptr)
             run_doubted(db, doubt->hooks_);
-        else if (not detached and not captured)
+        else if (!detached && !captured)
             deliver(db, mark);
         return Outcome::committed;
     }

@@ -25,10 +25,10 @@ public:
         }, "txhooks: this adapter has no commit(): write CommitResult commit() noexcept, which says what is proven");
     static_assert(requires(Adapter& a) { a.rollback(); }, "txhooks: this adapter has no rollback()");
     static_assert(
-        HasSavepoints<Adapter> or not HasAnySavepointVerb<Adapter>,
+        HasSavepoints<Adapter> || !HasAnySavepointVerb<Adapter>,
         "txhooks: this adapter has only some of savepoint(unsigned), release(unsigned), rollback_to(unsigned): "
         "write all three, or none");
-    static_assert(std::equality_comparable<begin_options> and std::default_initializable<begin_options>,
+    static_assert(std::equality_comparable<begin_options> && std::default_initializable<begin_options>,
                   "txhooks: begin_options must have a default and be comparable with ==");
 
     template <class Backend>

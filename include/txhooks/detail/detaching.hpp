@@ -22,7 +22,7 @@ struct Detaching : Standing {
             throw UsageError{
                 "txhooks: the DetachedHooks or Doubt given to this block is that of another open block; give each its "
                 "own"};
-        if (after.busy() or after.size() != 0)
+        if (after.busy() || after.size() != 0)
             throw UsageError{
                 "txhooks: the DetachedHooks given to this block still holds hooks of an earlier one; run() or "
                 "discard() them first"};
@@ -57,11 +57,11 @@ struct Detaching : Standing {
     static void check_doubt(const Connection& db, const DoubtState& doubt, const DetachedHooks* detach) {
         if (detach != nullptr)
             throw UsageError{"txhooks: resolve and detach exclude each other: the Doubt keeps the hooks of its block"};
-        if (not db.has_markers())
+        if (!db.has_markers())
             throw UsageError{
                 "txhooks: this backend cannot mark a COMMIT, so a doubt about it cannot be resolved; open the block "
                 "without .resolve"};
-        if (doubt.in_doubt_ or doubt.hooks_.busy())
+        if (doubt.in_doubt_ || doubt.hooks_.busy())
             throw UsageError{
                 "txhooks: the Doubt given to this block still has an earlier COMMIT to resolve, or runs the hooks of "
                 "one; resolve() or discard() it first, or give this block another"};
@@ -82,7 +82,7 @@ struct Detaching : Standing {
     static bool was_committed(Connection& db, const char* marker) {
         refuse_unless_alive(db);
         if (db.current_ != nullptr) throw UsageError{"txhooks: resolve() in an atomic block; end that block first"};
-        if (not db.has_markers())
+        if (!db.has_markers())
             throw UsageError{"txhooks: this backend cannot look for the marker of a COMMIT; give resolve() another"};
         if (const ConnectionState state = db.verb_state(); state != ConnectionState::idle) refuse_engine(state);
         return db.verb_was_committed(marker);

@@ -12,7 +12,7 @@ namespace txhooks::detail {
 // Borrows a connection.
 template <class Backend>
 class Borrowed {
-    static_assert(not std::convertible_to<Backend&, Connection&>,
+    static_assert(!std::convertible_to<Backend&, Connection&>,
                   "txhooks: this connection is hooked already; use it as it is, or pass it on as txhooks::Connection&");
 
 public:
@@ -39,7 +39,7 @@ public:
 
 template <class Backend>
 struct FinalBackend {
-    static_assert(not std::is_final_v<Backend>,
+    static_assert(!std::is_final_v<Backend>,
                   "txhooks: this backend is final and cannot be a base class; keep it beside and use "
                   "HookedConnection<Backend&> db{backend}");
 };
@@ -48,13 +48,13 @@ template <class Backend>
 struct HolderOf {
     static_assert(std::is_class_v<Backend>,
                   "txhooks: HookedConnection wraps a connection class, a reference to one, or a pointer to a C handle");
-    static_assert(not std::is_const_v<Backend>, "txhooks: HookedConnection needs a connection that is not const");
-    static_assert(not std::convertible_to<Backend&, Connection&>, "txhooks: this connection type is hooked already");
+    static_assert(!std::is_const_v<Backend>, "txhooks: HookedConnection needs a connection that is not const");
+    static_assert(!std::convertible_to<Backend&, Connection&>, "txhooks: this connection type is hooked already");
     using type = std::conditional_t<std::is_final_v<Backend>, FinalBackend<Backend>, Backend>;
 };
 template <class Backend>
 struct HolderOf<Backend&> {
-    static_assert(not std::is_const_v<Backend>, "txhooks: HookedConnection needs a connection that is not const");
+    static_assert(!std::is_const_v<Backend>, "txhooks: HookedConnection needs a connection that is not const");
     using type = Borrowed<Backend>;
 };
 template <class Handle>

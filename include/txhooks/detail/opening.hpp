@@ -20,9 +20,9 @@ struct Opening : RollingBack {
     template <class Db, class Options>
     [[gnu::always_inline]] static void open(Db& db, Block& block, const Options& options) {
         check(options);
-        if (db.phase_ != Phase::idle or options.resolve != nullptr) [[unlikely]]
+        if (db.phase_ != Phase::idle || options.resolve != nullptr) [[unlikely]]
             return open_otherwise(db, block, options);
-        if (not engine_is(db, ConnectionState::idle)) [[unlikely]]
+        if (!engine_is(db, ConnectionState::idle)) [[unlikely]]
             refuse_engine(db.verb_state());
         if (options.detach != nullptr) prepare_detached(db, *options.detach);
         try {
@@ -46,10 +46,10 @@ struct Opening : RollingBack {
     template <class Db, class Options>
     [[gnu::noinline]] static void open_otherwise(Db& db, Block& block, Options options) {
         refuse_unless_alive(db);
-        if (db.phase_ == Phase::idle or db.phase_ == Phase::staged) return open_staged(db, block, options);
+        if (db.phase_ == Phase::idle || db.phase_ == Phase::staged) return open_staged(db, block, options);
         if (options.durable)
             throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
-        if (not(options.begin == decltype(options.begin){}))
+        if (!(options.begin == decltype(options.begin){}))
             throw UsageError{"txhooks: begin options on a nested block; only the outermost begins a transaction"};
         if (options.detach != nullptr)
             throw UsageError{"txhooks: detach on a nested block; only the outermost has hooks to run"};
@@ -61,7 +61,7 @@ struct Opening : RollingBack {
         if (state == ConnectionState::failed) throw TransactionAborted{};
         if (options.join) return push_nested(db, block, Kind::joined);
 
-        if (not db.has_savepoints())
+        if (!db.has_savepoints())
             throw UsageError{
                 "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
                 "with {.join = true}"};
@@ -88,7 +88,7 @@ struct Opening : RollingBack {
         refuse_lost_base(db, state);
         if (state != between_blocks(db)) refuse_engine(state);
         if (options.resolve != nullptr) check_doubt(db, *options.resolve, options.detach);
-        if (options.resolve != nullptr and db.stage_ == nullptr and not is_read_only(options.begin)) {
+        if (options.resolve != nullptr && db.stage_ == nullptr && !is_read_only(options.begin)) {
             prepare_doubt(db, *options.resolve);
         } else if (options.detach != nullptr) {
             prepare_detached(db, *options.detach);
@@ -101,7 +101,7 @@ struct Opening : RollingBack {
                 begin(db, options);
         } catch (...) {
             take_back_detached(db);
-            if (not is_based(db)) clear_engine(db);
+            if (!is_based(db)) clear_engine(db);
             throw;
         }
         block = {&db, nullptr, db.hooks_->mark(), number, number, Kind::staged, false};

@@ -49,7 +49,7 @@ struct Registering : RollingBack {
     // Stores the hook that `make()` returns, built in place, or outside a block runs it.
     template <class... Copied, class Db, class Make>
     static void store(Db& db, const Make& make) {
-        if (not must_store(db)) [[unlikely]]
+        if (!must_store(db)) [[unlikely]]
             return HookList::run_at_once(make);
         if constexpr (detail::copies_run_user_code<Copied...>) {
             const Pinned pinned{db};

@@ -26,7 +26,7 @@ struct RollingBack : Detaching {
             if (db.current_->kind == Kind::pinned)
                 die("txhooks: a block was destroyed while a hook was being copied into it, or discarded from it");
         note_loss_if_gone(db);
-        if (block.kind == Kind::outermost or block.kind == Kind::staged) return roll_back_outermost(db);
+        if (block.kind == Kind::outermost || block.kind == Kind::staged) return roll_back_outermost(db);
         pop(db);
         if (db.phase_ == Phase::lost) return tell_loss(db);
         if (block.kind == Kind::joined) {
@@ -87,7 +87,7 @@ struct RollingBack : Detaching {
         }
         const bool broken = db.phase_ == Phase::broken;
         discard_outermost(db);
-        if (broken or not error) return error;
+        if (broken || !error) return error;
         db.report_(rolled_back_all_the_same, error);
         return nullptr;
     }
@@ -148,7 +148,7 @@ struct RollingBack : Detaching {
 
     [[gnu::cold, gnu::noinline]] static void close_blocks_inside(Connection& db, const Block* around) noexcept {
         Block* block = db.current_;
-        while (block != nullptr and block->parent != around) block = block->parent;
+        while (block != nullptr && block->parent != around) block = block->parent;
         if (block == nullptr) return;
         db.report_(
             "txhooks: a hook returned with an atomic block still open; it is rolled back",
@@ -160,9 +160,9 @@ struct RollingBack : Detaching {
     [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back_quietly(Block& block,
                                                                              const std::exception_ptr& cause) noexcept {
         Connection& db = *block.db;
-        const bool told = db.phase_ == Phase::lost and db.loss_told_;
+        const bool told = db.phase_ == Phase::lost && db.loss_told_;
         std::exception_ptr error = roll_back(block, cause);
-        if (not error or told) return error;
+        if (!error || told) return error;
         db.loss_told_ = true;
         db.report_(while_rolling_back, error);
         return error;
@@ -190,7 +190,7 @@ struct RollingBack : Detaching {
         Connection& db = *block.db;
         const bool lost = db.phase_ == Phase::lost;
         roll_back_quietly(block, nullptr);
-        if (not lost and std::uncaught_exceptions() == 0)
+        if (!lost && std::uncaught_exceptions() == 0)
             db.report_("txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back");
     }
 

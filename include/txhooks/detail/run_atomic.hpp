@@ -29,9 +29,9 @@ decltype(auto) call(Fn&& fn, Session& session) {
 template <class Result>
 consteval void check_result() {
     using Value = std::remove_cvref_t<Result>;
-    static_assert(not Asynchronous<Value>,
+    static_assert(!Asynchronous<Value>,
                   "txhooks: atomic(fn) would commit before the coroutine or future that fn returns has run");
-    static_assert(std::is_void_v<Result> or std::is_reference_v<Result> or std::is_move_constructible_v<Result>,
+    static_assert(std::is_void_v<Result> || std::is_reference_v<Result> || std::is_move_constructible_v<Result>,
                   "txhooks: atomic(fn) returns the result of fn, which therefore must be movable");
 }
 
@@ -68,7 +68,7 @@ auto run_atomic(Db& db, const BlockOptions<typename Db::begin_options>& options,
     const auto end = [&](const auto&... result) {
         or_roll_back(block, [&] {
             if (block.db == nullptr) Blocks::refuse_ended();  // in fn
-            if ((result_traits<std::remove_cvref_t<decltype(result)>>::failed(result) or ... or false))
+            if ((result_traits<std::remove_cvref_t<decltype(result)>>::failed(result) || ... || false))
                 Blocks::roll_back_quietly(block, nullptr);
             else
                 Blocks::commit(db, block);

@@ -20,7 +20,7 @@ struct Stages {
     // Opens `block`, hides it, and lets the outermost blocks to come be savepoints in it.
     static void push_base(Connection& db, Stage& stage, Block& block) {
         refuse_open_block(db);
-        if (not db.has_savepoints())
+        if (!db.has_savepoints())
             throw UsageError{"txhooks: this backend has no savepoints, so its blocks cannot be rolled back together"};
         Blocks::open(db, block, BlockOptions<>{});
         db.current_ = nullptr;
@@ -59,7 +59,7 @@ struct Stages {
         db.stage_ = stage.outer;
         db.hooks_ = Blocks::usual_hooks(db);
         db.phase_ = Blocks::rest(db);
-        if (stage.base != nullptr and not(Blocks::is_based(db) and db.stage_->base == stage.base)) {
+        if (stage.base != nullptr && !(Blocks::is_based(db) && db.stage_->base == stage.base)) {
             stage.base->mark = db.hooks_->mark();  // it has no hooks of its own
             db.current_ = stage.base;
             db.phase_ = Phase::in_block;

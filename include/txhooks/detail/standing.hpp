@@ -20,7 +20,7 @@ struct Standing {
     using Phase = Connection::Phase;
     using Kind = Block::Kind;
 
-    static bool is_based(const Connection& db) noexcept { return db.stage_ != nullptr and db.stage_->base != nullptr; }
+    static bool is_based(const Connection& db) noexcept { return db.stage_ != nullptr && db.stage_->base != nullptr; }
 
     // What the engine says while no block is open.
     static ConnectionState between_blocks(const Connection& db) noexcept {
@@ -29,7 +29,7 @@ struct Standing {
 
     // Where the hooks of blocks that are not detached are kept.
     static HookList* usual_hooks(Connection& db) noexcept {
-        return db.stage_ != nullptr and db.stage_->captured != nullptr ? db.stage_->captured : &db.own_hooks_;
+        return db.stage_ != nullptr && db.stage_->captured != nullptr ? db.stage_->captured : &db.own_hooks_;
     }
 
     // The phase when no block is open.
@@ -48,11 +48,11 @@ struct Standing {
     }
 
     static bool is_gone(ConnectionState state) noexcept {
-        return state == ConnectionState::idle or state == ConnectionState::lost;
+        return state == ConnectionState::idle || state == ConnectionState::lost;
     }
 
     static void note_loss_if_gone(Connection& db) noexcept {
-        if (db.phase_ != Phase::lost and is_gone(db.verb_state())) note_loss(db, db.verb_fate());
+        if (db.phase_ != Phase::lost && is_gone(db.verb_state())) note_loss(db, db.verb_fate());
     }
 
     static void note_loss(Connection& db, Outcome outcome) noexcept {
@@ -75,7 +75,7 @@ struct Standing {
 
     // The transaction that staged blocks are savepoints in has ended.
     static void refuse_lost_base(Connection& db, ConnectionState state) {
-        if (is_based(db) and state == ConnectionState::idle) throw TransactionLost{db.verb_fate()};
+        if (is_based(db) && state == ConnectionState::idle) throw TransactionLost{db.verb_fate()};
     }
 
     static void refuse_unless_alive(Connection& db) {
@@ -107,7 +107,7 @@ struct Standing {
             // As it should be: it was not ours.
         } catch (...) {
             const bool idle = db.verb_state() == ConnectionState::idle;
-            if (not idle) db.phase_ = Phase::broken;
+            if (!idle) db.phase_ = Phase::broken;
             db.report_(
                 idle ? rolled_back_all_the_same : "txhooks: ROLLBACK failed; the connection is broken until reset()",
                 std::current_exception());
@@ -147,7 +147,7 @@ struct Standing {
         if (is_based(db)) db.stage_->base->taken = number;
     }
 
-    static bool active(const Block& block) noexcept { return block.db != nullptr and block.db->phase_ != Phase::lost; }
+    static bool active(const Block& block) noexcept { return block.db != nullptr && block.db->phase_ != Phase::lost; }
 
     static void report(const Connection& db, const char* what, const std::exception_ptr& error) noexcept {
         db.report_(what, error);

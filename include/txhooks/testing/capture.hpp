@@ -55,7 +55,7 @@ public:
     /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
     void discard() {
         detail::Stages::refuse_open_block(*db_);
-        if (not hooks_.busy()) detail::Blocks::discard(*db_, hooks_, hooks_.start());
+        if (!hooks_.busy()) detail::Blocks::discard(*db_, hooks_, hooks_.start());
     }
 
 private:

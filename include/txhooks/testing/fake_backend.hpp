@@ -76,7 +76,7 @@ public:
     /// Runs statements separated by `;` as user code would, behind txhooks' back. `BEGIN`, `COMMIT` and `ROLLBACK` do
     /// what they say; everything else is only logged. Throws `FakeError`, `ConnectionLostError`.
     void execute(std::string_view sql) {
-        while (not sql.empty()) {
+        while (!sql.empty()) {
             const std::size_t end = sql.find(';');
             run_raw(trimmed(sql.substr(0, end)));
             sql = end == std::string_view::npos ? std::string_view{} : sql.substr(end + 1);
@@ -127,31 +127,31 @@ public:
         try {
             faults.around(Verb::commit, [&] {
                 const std::size_t before = changes_.size();
-                if (marker != nullptr and is_ours() and not failed_) write_marker(marker, "committed");
+                if (marker != nullptr && is_ours() && !failed_) write_marker(marker, "committed");
                 log("COMMIT");
                 result = answered_commit();
                 if (result.outcome == Outcome::still_open) undo(before);
             });
         } catch (...) {
             // The driver threw: the engine is still in the transaction, or nothing is proven.
-            result = {open_ and id_ == ours_ ? Outcome::still_open : Outcome::unknown, std::current_exception()};
+            result = {open_ && id_ == ours_ ? Outcome::still_open : Outcome::unknown, std::current_exception()};
         }
         if (result.outcome != Outcome::still_open) ours_ = none;
         return result;
     }
 
     bool was_committed(const char* marker) {
-        if (not get(marker_key(marker))) write_marker(marker, "rolled back");
+        if (!get(marker_key(marker))) write_marker(marker, "rolled back");
         return get(marker_key(marker)) == "committed";
     }
 
     void rollback() {
         faults.around(Verb::rollback, [this] {
             log("ROLLBACK");
-            const bool lost = ours_ != none and not is_ours();
+            const bool lost = ours_ != none && !is_ours();
             const Outcome fate = this->fate();
             ours_ = none;
-            if (not open_) throw FakeError{"cannot roll back: no transaction is active"};
+            if (!open_) throw FakeError{"cannot roll back: no transaction is active"};
             end_transaction(false);
             if (lost) throw TransactionLost{fate};
         });
@@ -185,9 +185,9 @@ public:
     }
 
     ConnectionState state() const noexcept {
-        if (not connected_) return ConnectionState::lost;
-        if (not open_) return ConnectionState::idle;
-        if (ours_ != none and id_ != ours_ and witness_ == Witness::client_side) return ConnectionState::lost;
+        if (!connected_) return ConnectionState::lost;
+        if (!open_) return ConnectionState::idle;
+        if (ours_ != none && id_ != ours_ && witness_ == Witness::client_side) return ConnectionState::lost;
         return failed_ ? ConnectionState::failed : ConnectionState::open;
     }
 
@@ -210,7 +210,7 @@ private:
         std::size_t changes;
     };
 
-    bool is_ours() const noexcept { return open_ and id_ == ours_; }
+    bool is_ours() const noexcept { return open_ && id_ == ours_; }
 
     void log(std::string statement) {
         need_connection();
@@ -218,10 +218,10 @@ private:
     }
 
     void need_connection() const {
-        if (not connected_) throw ConnectionLostError{};
+        if (!connected_) throw ConnectionLostError{};
     }
     void need_transaction() const {
-        if (not open_) throw FakeError{"no transaction is active"};
+        if (!open_) throw FakeError{"no transaction is active"};
     }
     void need_sound_transaction() const {
         need_transaction();
@@ -231,7 +231,7 @@ private:
     std::size_t find_savepoint(unsigned n) const {
         for (std::size_t i = savepoints_.size(); i != 0; --i)
             if (savepoints_[i - 1].number == n) return i - 1;
-        if (ours_ != none and not is_ours()) throw TransactionLost{fate()};
+        if (ours_ != none && !is_ours()) throw TransactionLost{fate()};
         throw FakeError{"no such savepoint: txhooks_" + std::to_string(n)};
     }
 
@@ -267,8 +267,8 @@ private:
     }
 
     void end_transaction(bool commit) {
-        if (not open_) return;
-        if (not commit) undo(0);
+        if (!open_) return;
+        if (!commit) undo(0);
         changes_.clear();
         savepoints_.clear();
         if (id_ == ours_) last_ended_ok_ = commit;
@@ -276,17 +276,17 @@ private:
     }
 
     CommitResult answered_commit() {
-        if (not is_ours()) return {fate(), nullptr, true};
+        if (!is_ours()) return {fate(), nullptr, true};
         CommitAnswer answer;
-        if (not answers_.empty()) {
+        if (!answers_.empty()) {
             answer = std::move(answers_.front());
             answers_.erase(answers_.begin());
         } else if (failed_) {
             answer.proven = Outcome::rolled_back;  // PostgreSQL: COMMIT is answered ROLLBACK, and that is no error
         }
         if (answer.proven != Outcome::still_open)
-            end_transaction(answer.proven == Outcome::committed or
-                            (answer.proven == Outcome::unknown and answer.really_committed));
+            end_transaction(answer.proven == Outcome::committed ||
+                            (answer.proven == Outcome::unknown && answer.really_committed));
         return {answer.proven, std::move(answer.error)};
     }
 
@@ -294,14 +294,14 @@ private:
         if (statement.empty()) return;
         log(std::string{statement});
         if (statement == "BEGIN") begin_transaction();
-        if (statement != "COMMIT" and statement != "ROLLBACK") return;
+        if (statement != "COMMIT" && statement != "ROLLBACK") return;
         need_transaction();
-        end_transaction(statement == "COMMIT" and not failed_);
+        end_transaction(statement == "COMMIT" && !failed_);
     }
 
     static std::string_view trimmed(std::string_view text) {
-        while (not text.empty() and text.front() == ' ') text.remove_prefix(1);
-        while (not text.empty() and text.back() == ' ') text.remove_suffix(1);
+        while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+        while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
         return text;
     }
 

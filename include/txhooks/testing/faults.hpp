@@ -62,7 +62,7 @@ public:
     template <class Effect>
     void around(Verb verb, Effect effect) {
         const Planned due = take(verb);
-        if (due.error and due.when == When::before_effect) happen(due);
+        if (due.error && due.when == When::before_effect) happen(due);
         effect();
         if (due.error) happen(due);
     }
@@ -80,7 +80,7 @@ private:
     Planned take(Verb verb) {
         Planned due{verb, When::before_effect, 0, nullptr, false};
         for (std::size_t i = 0; i != planned_.size();) {
-            if (planned_[i].verb != verb or --planned_[i].nth != 0) {
+            if (planned_[i].verb != verb || --planned_[i].nth != 0) {
                 ++i;
                 continue;
             }
@@ -155,7 +155,7 @@ private:
             faults.around(Verb::commit, [&] { result = commit(); });
         } catch (...) {
             if (result.outcome == Outcome::committed) result.outcome = Outcome::unknown;
-            if (not result.error) result.error = std::current_exception();
+            if (!result.error) result.error = std::current_exception();
         }
         return result;
     }

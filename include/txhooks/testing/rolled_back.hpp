@@ -79,7 +79,7 @@ private:
         db_ = nullptr;
         std::exception_ptr error;
         const std::size_t left = detail::Stages::pop(db, stage_, error);
-        if (not error and left != 0) error = std::make_exception_ptr(HooksLeft{left});
+        if (!error && left != 0) error = std::make_exception_ptr(HooksLeft{left});
         return error;
     }
 

@@ -20,8 +20,8 @@ public:
     void restart() noexcept { *this = TagHistory{}; }
 
     void tag(std::string_view tag) noexcept {
-        if (ended_ or tag.empty()) return;
-        if (failed_ and tag != "ROLLBACK") return end(Outcome::rolled_back);  // nothing else is done in a failed one
+        if (ended_ || tag.empty()) return;
+        if (failed_ && tag != "ROLLBACK") return end(Outcome::rolled_back);  // nothing else is done in a failed one
         failed_ = false;
         if (tag == "SAVEPOINT") {
             ++savepoints_;
@@ -39,7 +39,7 @@ public:
             end(in_doubt_ ? Outcome::unknown : Outcome::committed);
         } else if (tag == "PREPARE TRANSACTION") {
             end(Outcome::unknown);
-        } else if (in_doubt_ and (tag == "BEGIN" or tag == "START TRANSACTION")) {
+        } else if (in_doubt_ && (tag == "BEGIN" || tag == "START TRANSACTION")) {
             end(Outcome::unknown);
         }
     }
@@ -59,7 +59,7 @@ public:
     // What became of it. `idle`: the connection is in no transaction at all.
     Outcome fate(bool idle) const noexcept {
         if (ended_) return fate_;
-        return idle and (failed_ or in_doubt_) ? Outcome::rolled_back : Outcome::unknown;
+        return idle && (failed_ || in_doubt_) ? Outcome::rolled_back : Outcome::unknown;
     }
 
 private:

@@ -66,7 +66,7 @@ bool was_committed(const char* marker, Ask ask) {
 
 // A serialization failure, or the victim of a deadlock.
 inline bool is_transient(std::string_view sqlstate) noexcept {
-    return sqlstate == "40001" or sqlstate == "40P01";
+    return sqlstate == "40001" || sqlstate == "40P01";
 }
 
 }  // namespace detail

@@ -56,7 +56,7 @@ public:
 
     /// Runs `verb` on savepoint `n`. The statements of the first levels of nesting are kept.
     int run_numbered(unsigned slot, const char* verb, unsigned n) noexcept {
-        if (n < kept_levels and kept_[slot + n] != nullptr) return run(slot + n, nullptr);
+        if (n < kept_levels && kept_[slot + n] != nullptr) return run(slot + n, nullptr);
         char sql[64];
         std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
         return n < kept_levels ? run(slot + n, sql) : run_once(sql);
@@ -115,7 +115,7 @@ protected:
 
     // Outside blocks. An unfinished INSERT ... RETURNING in autocommit mode has not committed yet: not idle.
     ConnectionState state_outside() const noexcept {
-        const bool idle = not in_transaction() and not writing();
+        const bool idle = !in_transaction() && !writing();
         return idle ? ConnectionState::idle : ConnectionState::open;
     }
 
@@ -131,7 +131,7 @@ protected:
 
     // SQLite says so, and nothing else, when the transaction that held the savepoint is gone.
     bool says_no_such_savepoint(int rc) const noexcept {
-        return rc == SQLITE_ERROR and std::strncmp(sqlite3_errmsg(sql_.db()), "no such savepoint", 17) == 0;
+        return rc == SQLITE_ERROR && std::strncmp(sqlite3_errmsg(sql_.db()), "no such savepoint", 17) == 0;
     }
 
     std::exception_ptr error(int rc, Outcome outcome = Outcome::rolled_back) const noexcept {
@@ -181,35 +181,34 @@ public:
 
     CommitResult commit() noexcept {
         int rc = this->release_numbered(0);
-        const bool nested = rc == SQLITE_OK and this->in_transaction();  // an immediate or exclusive one
+        const bool nested = rc == SQLITE_OK && this->in_transaction();  // an immediate or exclusive one
         if (nested) rc = this->sql_.run(Statements::commit, "COMMIT");
         if (rc == SQLITE_OK) {
             this->ours_ = false;
             return {Outcome::committed};
         }
-        if (not this->in_transaction()) return ended(rc, vetoed() ? Outcome::rolled_back : Outcome::unknown);
+        if (!this->in_transaction()) return ended(rc, vetoed() ? Outcome::rolled_back : Outcome::unknown);
         if (this->says_no_such_savepoint(rc)) return {Outcome::unknown, this->error(rc), true};
-        if (not nested and not this->writing()) return ended_in_release(rc);
+        if (!nested && !this->writing()) return ended_in_release(rc);
         std::exception_ptr error = this->error(rc, Outcome::still_open);
         // Without it the next attempt would look like a loss.
-        if (nested and set_witness() != SQLITE_OK) return {Outcome::unknown, error, true};
+        if (nested && set_witness() != SQLITE_OK) return {Outcome::unknown, error, true};
         return {Outcome::still_open, error};
     }
 
     void rollback() {
         this->ours_ = false;
-        if (not this->in_transaction()) return;
+        if (!this->in_transaction()) return;
         int rc = this->rollback_to_numbered(0);
-        if (rc != SQLITE_OK and not this->says_no_such_savepoint(rc))
-            rc = this->rollback_to_numbered(0);  // interrupted
-        const bool lost = rc != SQLITE_OK;       // or not proven to be ours
+        if (rc != SQLITE_OK && !this->says_no_such_savepoint(rc)) rc = this->rollback_to_numbered(0);  // interrupted
+        const bool lost = rc != SQLITE_OK;  // or not proven to be ours
         std::exception_ptr error = lost ? this->error(rc) : nullptr;
         if (this->in_transaction()) this->check(this->sql_.run(Statements::rollback, "ROLLBACK"));
         if (lost) throw TransactionLost{Outcome::unknown, error};
     }
 
     ConnectionState state() const noexcept {
-        if (not this->ours_) return this->state_outside();
+        if (!this->ours_) return this->state_outside();
         return this->in_transaction() ? ConnectionState::open : ConnectionState::lost;
     }
 
@@ -222,7 +221,7 @@ private:
     // When the RELEASE that commits fails for good, SQLite undoes everything and yet stays in a transaction: an empty
     // one, in which the next RELEASE would succeed. One that was interrupted before it had written looks the same.
     CommitResult ended_in_release(int rc) noexcept {
-        const bool undone = vetoed() or sqlite3_extended_errcode(this->sql_.db()) == SQLITE_INTERRUPT;
+        const bool undone = vetoed() || sqlite3_extended_errcode(this->sql_.db()) == SQLITE_INTERRUPT;
         CommitResult result = ended(rc, undone ? Outcome::rolled_back : Outcome::unknown);
         result.lost = this->rollback_to_numbered(0) != SQLITE_OK;  // not proven to be ours
         if (result.lost) result.outcome = Outcome::unknown;
@@ -267,7 +266,7 @@ public:
     }
 
     CommitResult commit() noexcept {
-        if (not still_watched()) return {Outcome::unknown, nullptr, true};
+        if (!still_watched()) return {Outcome::unknown, nullptr, true};
         const int rc = this->sql_.run(Statements::commit, "COMMIT");
         if (rc == SQLITE_OK) {
             this->ours_ = false;
@@ -286,21 +285,21 @@ public:
 
     void rollback() {
         const Outcome outcome = fate();
-        const bool lost = not watched_ or state() == ConnectionState::lost;
+        const bool lost = !watched_ || state() == ConnectionState::lost;
         const bool was_ours = this->ours_;
         this->ours_ = false;
         if (this->in_transaction()) this->check(this->sql_.run(Statements::rollback, "ROLLBACK"));
-        if (was_ours and lost) throw TransactionLost{outcome};
+        if (was_ours && lost) throw TransactionLost{outcome};
     }
 
     ConnectionState state() const noexcept {
-        if (not this->ours_) return this->state_outside();
-        const bool ended = not this->in_transaction() or commits_ != 0 or rollbacks_ != 0;
+        if (!this->ours_) return this->state_outside();
+        const bool ended = !this->in_transaction() || commits_ != 0 || rollbacks_ != 0;
         return ended ? ConnectionState::lost : ConnectionState::open;
     }
 
     Outcome fate() noexcept {
-        if (not still_watched()) return Outcome::unknown;
+        if (!still_watched()) return Outcome::unknown;
         if (rollbacks_ == 0) return Outcome::committed;  // silent if it had written nothing
         return commits_ == 0 ? Outcome::rolled_back : Outcome::unknown;
     }
@@ -310,10 +309,10 @@ private:
     bool take_slots() noexcept {
         const void* const commit_slot = sqlite3_commit_hook(this->sql_.db(), &HookCounters::on_commit, this);
         const void* const rollback_slot = sqlite3_rollback_hook(this->sql_.db(), &HookCounters::on_rollback, this);
-        return commit_slot == this and rollback_slot == this;
+        return commit_slot == this && rollback_slot == this;
     }
     bool still_watched() noexcept {
-        if (not take_slots()) watched_ = false;
+        if (!take_slots()) watched_ = false;
         return watched_;
     }
     static int on_commit(void* self) {
