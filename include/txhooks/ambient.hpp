@@ -6,7 +6,6 @@
 #include <txhooks/txhooks.hpp>
 
 #include <cstddef>
-#include <type_traits>
 
 namespace txhooks {
 
@@ -22,13 +21,13 @@ namespace txhooks {
 ///
 /// The binding is the thread's, in shared libraries too. No other thread has it, and a thread of a pool loses it with
 /// the scope. A coroutine that is resumed elsewhere does not take it along, so it must not suspend while it holds a
-/// scope: it carries the connection itself, and says `call_after_commit(db, f)` or binds anew after it was resumed. A
+/// scope: it carries the connection itself, and says `db.on_commit(f)` or binds anew after it was resumed. A
 /// scope that ends on another thread than it began on ends the program, with a message.
 class [[nodiscard, gnu::visibility("default")]] AmbientConnection {
 public:
     /// O(1).
     template <class Db>
-    explicit AmbientConnection(Db& db) noexcept : AmbientConnection{any(db), nearest_} {}
+    explicit AmbientConnection(Db& db) noexcept : AmbientConnection{detail::connection(db), nearest_} {}
     AmbientConnection(const AmbientConnection&) = delete;
     AmbientConnection& operator=(const AmbientConnection&) = delete;
     static void* operator new(std::size_t) = delete;  // a binding ends with the scope it stands in
@@ -45,29 +44,21 @@ public:
             at = &(*at)->outer_;
         }
         *at = outer_;
-        if (watch_.db == nullptr) return;
-        detail::Watch** watch = &watch_.db->watches_;
-        while (*watch != &watch_) watch = &(*watch)->next;
-        *watch = watch_.next;
     }
 
 private:
     template <class Hook, class... Args>
-        requires(!detail::Hooked<std::remove_reference_t<Hook>>)
     friend void call_after_commit(Hook&& hook, Args&&... args);
 
-    template <class Db>
-    static Connection& any(Db& db) noexcept {
-        return detail::core(db);
-    }
-    AmbientConnection(Connection& db, AmbientConnection* outer) noexcept : watch_{&db, db.watches_}, outer_{outer} {
-        db.watches_ = &watch_;
+    AmbientConnection(Connection& db, AmbientConnection* outer) noexcept
+        : db_{&db}, watch_{detail::blocks(db)}, outer_{outer} {
         nearest_ = this;
     }
 
     static constinit inline thread_local AmbientConnection* nearest_ = nullptr;
 
-    detail::Watch watch_;
+    Connection* db_;
+    detail::Blocks::Watch watch_;
     AmbientConnection* outer_;
 };
 
@@ -82,27 +73,20 @@ struct NoDatabase {
 
 }  // namespace detail
 
-/// `db.on_commit([robust,] hook, args...)`, whatever is bound.
-template <detail::Hooked Db, class Hook, class... Args>
-void call_after_commit(Db& db, Hook&& hook, Args&&... args) {
-    db.on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
-}
-
 /// `db.on_commit([robust,] hook, args...)` on the connection of the nearest `AmbientConnection` of this thread. With
 /// none, runs the hook at once: nothing tells then that a transaction is open somewhere.
 ///
 /// Throws: as `Connection::on_commit`; `ConnectionBroken` if the nearest connection is gone. After a throw: no hook has
 /// been added.
 template <class Hook, class... Args>
-    requires(!detail::Hooked<std::remove_reference_t<Hook>>)
 void call_after_commit(Hook&& hook, Args&&... args) {
     if (AmbientConnection::nearest_ == nullptr) {
         HookedConnection<detail::NoDatabase> none;
         return none.on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
-    Connection* const db = AmbientConnection::nearest_->watch_.db;
-    if (db == nullptr) throw ConnectionBroken{};
-    db->on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    const AmbientConnection& nearest = *AmbientConnection::nearest_;
+    if (nearest.watch_.alive() == nullptr) throw ConnectionBroken{};
+    nearest.db_->on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
 }
 
 }  // namespace txhooks

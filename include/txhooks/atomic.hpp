@@ -3,7 +3,6 @@
 
 #include <txhooks/connection.hpp>
 #include <txhooks/detail/access.hpp>
-#include <txhooks/detail/blocks.hpp>
 #include <txhooks/options.hpp>
 #include <txhooks/outcome.hpp>
 
@@ -20,7 +19,7 @@ namespace txhooks {
 /// The type of `db` is deduced; `Atomic<>` is the one that takes any `Connection&`.
 template <class Db = Connection>
 class [[nodiscard]] Atomic {
-    using Core = detail::core_of<Db>;  // Connection, or the known adapter's, whose verbs are called directly
+    using Verbs = detail::verbs_of<Db>;
 
 public:
     /// Opens the block: BEGIN, or SAVEPOINT `txhooks_<n>`, or nothing for a joined one. O(1) and allocates nothing.
@@ -30,8 +29,7 @@ public:
     /// `ConnectionBroken`. After a throw: no block was opened and no transaction of ours is left.
     [[nodiscard, gnu::always_inline]] explicit Atomic(Db& db) : Atomic{db, {}} {}
     [[nodiscard, gnu::always_inline]] Atomic(Db& db, const detail::options_of<Db>& options) {
-        detail::refuse_contradiction(options);
-        detail::Blocks::open(detail::core(db), block_, options);
+        detail::blocks(db).template open<Verbs>(block_, options);
     }
 
     Atomic(const Atomic&) = delete;  // a block is one scope
@@ -59,7 +57,7 @@ public:
     [[gnu::always_inline]] Outcome commit() {
         if (block_.db == nullptr) [[unlikely]]
             detail::Blocks::refuse_ended();
-        return detail::Blocks::commit(static_cast<Core&>(*block_.db), block_);
+        return block_.db->template commit<Verbs>(block_);
     }
 
     /// Undoes the block and discards its hooks; on a joined block dooms the block it is part of. On an ended block:
@@ -73,7 +71,7 @@ public:
     }
 
     /// Whether the block is open: neither ended nor lost. O(1).
-    bool active() const noexcept { return detail::Blocks::active(block_); }
+    bool active() const noexcept { return detail::Blocks::is_active(block_); }
 
 private:
     detail::Block block_;
@@ -88,18 +86,5 @@ Atomic(Db&, detail::options_of<Db>) -> Atomic<Db>;
 template <class T>
     requires(!detail::Hooked<T>)
 Atomic(T&, BlockOptions<> = {}) -> Atomic<T>;  // refused in there, in a sentence
-
-/// `db.atomic([options,] fn)`, for code that is generic over the connection.
-template <class Db, class Fn>
-decltype(auto) atomically(Db& db, Fn&& fn) {
-    static_assert(detail::Hooked<Db>,
-                  "txhooks: atomically() needs a hooked connection; wrap this one first: "
-                  "txhooks::HookedConnection db{connection}");
-    return db.atomic(static_cast<Fn&&>(fn));
-}
-template <class Db, class Fn>
-[[gnu::always_inline]] inline decltype(auto) atomically(Db& db, const detail::options_of<Db>& options, Fn&& fn) {
-    return db.atomic(options, static_cast<Fn&&>(fn));
-}
 
 }  // namespace txhooks

@@ -18,6 +18,7 @@ struct CommitResult {
     std::exception_ptr error = nullptr;
     /// The transaction had ended before COMMIT was sent; `outcome` says what became of it.
     bool lost = false;
+    bool failed = false;
 };
 
 /// The begin options of a backend that has none.

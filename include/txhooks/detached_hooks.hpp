@@ -2,18 +2,16 @@
 #pragma once
 
 #include <txhooks/detail/die.hpp>
-#include <txhooks/detail/run_after_failure.hpp>
-#include <txhooks/error_sink.hpp>
+#include <txhooks/detail/hook_owner.hpp>
 #include <txhooks/errors.hpp>
-#include <txhooks/hook_list.hpp>
 
 #include <cstddef>
-#include <type_traits>
 
 namespace txhooks {
 
+class Doubt;
 namespace detail {
-struct Detaching;
+class Blocks;
 }
 
 /// The hooks of a committed transaction, to be run away from its connection:
@@ -21,96 +19,85 @@ struct Detaching;
 ///     txhooks::DetachedHooks after;
 ///     {
 ///         auto db = pool.lease();
-///         txhooks::atomically(*db, {.detach = &after}, [&] { ... });
+///         db->atomic({.detach = &after}, [&] { ... });
 ///     }                 // the connection is back in the pool
 ///     after.run();
 ///
-/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. Destroyed
-/// with hooks in it, it discards them and reports that to the error sink of their connection; destroyed by one of its
-/// own hooks, it terminates the program.
+/// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. It must
+/// outlive that block; destroyed before, or by one of its own hooks, it terminates the program. What is moved into it
+/// while the block is open stays if the block leaves no hooks; if it does, that makes room for them: it is discarded, and
+/// reported. Destroyed with hooks in it, it discards them and reports that to the error sink of their connection.
 class DetachedHooks {
 public:
     DetachedHooks() = default;
     DetachedHooks(DetachedHooks&& other) noexcept { swap(other); }
     DetachedHooks& operator=(DetachedHooks&& other) noexcept {
-        DetachedHooks taken{static_cast<DetachedHooks&&>(other)};
-        swap(taken);
+        DetachedHooks dropped{static_cast<DetachedHooks&&>(other)};
+        swap(dropped);
         return *this;
     }
     ~DetachedHooks() {
-        if (held_.hooks == nullptr) return;
+        if (lent_) detail::die("txhooks: DetachedHooks or a Doubt destroyed before the block that fills it has ended");
+        if (owner_ == nullptr) return;
         if (busy()) detail::die("txhooks: DetachedHooks destroyed while its hooks are being called");
-        if (size() != 0)
-            held_.report("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
-        delete held_.hooks;
+        detail::HookOwner* const owner = owner_;
+        owner_ = nullptr;
+        if (owner->size() != 0)
+            owner->report("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
+        delete owner;
     }
 
     /// Runs and destroys the hooks, in order of registration, as the connection they come from would have. O(n).
     /// Throws: `HookError` as `Atomic::commit` does. After it, returning or throwing, none is left. From one of its own
-    /// hooks: `UsageError`.
+    /// hooks: `UsageError`. A guard that a hook leaves open is not noticed: its connection may be another thread's by
+    /// now.
     void run() {
-        if (held_.hooks == nullptr) return;
-        if (busy()) throw UsageError{"txhooks: run() on DetachedHooks whose hooks are already running"};
-        const Held held = held_;  // a hook may move this object
-        HookList::Run run{*held.hooks, held.hooks->start()};
-        try {
-            run();
-        } catch (...) {
-            detail::run_after_failure(run, held.on_hook_failure, held.report);
-        }
+        refuse_busy();
+        if (owner_ != nullptr) owner_->run();
     }
 
     /// Destroys the hooks without running them. From one of its own hooks: does nothing. O(n).
     void discard() noexcept {
-        if (held_.hooks != nullptr && !busy()) held_.hooks->discard(held_.hooks->start());
+        if (owner_ != nullptr && !busy()) owner_->list.discard(owner_->list.start());
     }
 
     /// How many hooks wait to be run; none does once `run()` was called. O(n).
-    std::size_t size() const noexcept {
-        return held_.hooks == nullptr || busy() ? 0 : held_.hooks->size(held_.hooks->start());
-    }
+    std::size_t size() const noexcept { return owner_ == nullptr ? 0 : owner_->size(); }
 
 private:
-    friend struct detail::Detaching;
+    friend class detail::Blocks;
+    friend class Doubt;
 
-    bool busy() const noexcept { return held_.hooks != nullptr && held_.hooks->busy(); }
+    bool busy() const noexcept { return owner_ != nullptr && owner_->list.busy(); }
+    void refuse_busy() const {
+        if (busy()) throw UsageError{"txhooks: run() on DetachedHooks whose hooks are already running"};
+    }
 
-    // An empty list for a block to fill, owned by the caller.
-    HookList* release() {
-        HookList* const hooks = held_.hooks == nullptr ? new HookList : held_.hooks;
-        held_.hooks = nullptr;
+    // An empty owner for the hooks of a block, which gives it back, or deletes it.
+    detail::HookOwner& lend() {
+        detail::HookOwner* const owner = owner_ == nullptr ? new detail::HookOwner : owner_;
+        owner_ = nullptr;
         lent_ = true;
-        return hooks;
+        owner->lent_by = this;
+        return *owner;
     }
 
-    // The list comes back empty.
-    void take_back(HookList& hooks) noexcept {
-        if (held_.hooks == nullptr)
-            held_.hooks = &hooks;
-        else  // something was moved in meanwhile
-            delete &hooks;
-    }
-
-    // With the hooks of a committed block. What was moved in meanwhile goes.
-    void fill(HookList& hooks, HookFailure on_hook_failure, detail::Reporter report) noexcept {
-        DetachedHooks filled;
-        filled.held_ = {&hooks, on_hook_failure, report};
-        *this = static_cast<DetachedHooks&&>(filled);
+    void take_back(detail::HookOwner& owner) noexcept {
+        owner.lent_by = nullptr;
+        lent_ = false;
+        DetachedHooks dropped;
+        dropped.owner_ = &owner;
+        if (owner_ == nullptr || owner.size() != 0) swap(dropped);
     }
 
     void swap(DetachedHooks& other) noexcept {
-        const Held mine = held_;
-        held_ = other.held_;
-        other.held_ = mine;
+        detail::HookOwner* const mine = owner_;
+        owner_ = other.owner_;
+        other.owner_ = mine;
     }
 
-    struct Held {
-        HookList* hooks = nullptr;
-        HookFailure on_hook_failure = HookFailure::stop;
-        detail::Reporter report;
-    };
-    Held held_;
-    bool lent_ = false;  // to an open block
+    detail::HookOwner* owner_ = nullptr;
+    bool lent_ = false;
 };
 
 }  // namespace txhooks

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <txhooks/connection.hpp>
-#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/access.hpp>
+#include <txhooks/detail/committing.hpp>
+#include <txhooks/detail/detaching.hpp>
 #include <txhooks/detail/doubt_state.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/outcome.hpp>
@@ -41,7 +43,14 @@ namespace txhooks {
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt final : public detail::DoubtState {
 public:
-    Doubt() = default;
+    /// Draws the random part of its markers. Throws what `std::random_device` throws.
+    Doubt() {
+        std::random_device random;
+        for (unsigned i = 0; i != drawn_digits; i += 8) {
+            std::uint32_t bits = std::uniform_int_distribution<std::uint32_t>{}(random);
+            for (unsigned j = 0; j != 8; ++j, bits >>= 4) marker_[i + j] = "0123456789abcdef"[bits & 0xf];
+        }
+    }
 
     /// Whether the last block wrote a marker, its COMMIT was left without an answer, and nobody has resolved that.
     bool in_doubt() const noexcept { return in_doubt_; }
@@ -58,8 +67,9 @@ public:
     /// `db`; what the engine throws (a lock timeout, where the COMMIT is still under way: end that session, or wait).
     Outcome resolve(Connection& db) {
         if (!in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
-        const bool committed = detail::Blocks::was_committed(db, marker_);
+        const bool committed = detail::blocks(db).was_committed(marker_);
         in_doubt_ = false;
+        const detail::Blocks::CloseLeftOpen close{detail::blocks(db)};
         if (committed)
             hooks_.run();
         else
@@ -71,15 +81,6 @@ public:
     void discard() noexcept {
         in_doubt_ = false;
         hooks_.discard();
-    }
-
-private:
-    void renew_marker() override {
-        std::random_device random;
-        for (unsigned i = 0; i != digits; i += 8) {
-            std::uint32_t bits = std::uniform_int_distribution<std::uint32_t>{}(random);
-            for (unsigned j = 0; j != 8; ++j, bits >>= 4) marker_[i + j] = "0123456789abcdef"[bits & 0xf];
-        }
     }
 };
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <txhooks/detail/poison.hpp>
+#include <txhooks/detail/die.hpp>
+#include <txhooks/detail/hook_arena.hpp>
 
 #include <cstddef>
-#include <cstdint>
-#include <new>
 #include <type_traits>
 
 namespace txhooks {
@@ -25,44 +24,27 @@ namespace txhooks {
 ///     // COMMIT ... proven?
 ///     txhooks::HookList::Run{hooks, begin}();    // or hooks.discard(begin);
 ///
-/// Everything may be called from hooks, and from constructors and destructors of captures. A list is used by one
-/// thread at a time. The memory of the largest recent transaction is kept for the next: pushing then allocates nothing.
-class HookList {
-    enum class Action : unsigned char { run, destroy, skip };
-
-    // An entry is this header and then the capture. Its one function runs and destroys the capture, destroys it, or
-    // leaves it alone, and returns the next entry.
-    struct Entry {
-        using Op = Entry* (*)(Entry* at, Action action);
-        Op op;
-    };
-
-    // Where the next entry is not just behind: at the end of a chunk, or over a hole.
-    struct Link : Entry {
-        Entry* target;
-    };
+/// Everything may be called from hooks, and from constructors and destructors of captures, but for what `Mark` and `Run`
+/// say. A list is used by one thread at a time. The memory of the largest recent transaction is kept for the next:
+/// pushing then allocates nothing.
+class HookList : private detail::HookArena {
+    class Fence;
 
 public:
-    /// A place in the list: everything pushed later lies behind it. One taken in a hook, or in a constructor or
-    /// destructor of a capture, is good until that returns; while hooks of a `Run` are being called, use none that is
-    /// older.
-    class Mark {
-        friend class HookList;
-        std::byte* at;
-    };
+    /// A place in the list: everything pushed later lies behind it.
+    ///
+    /// One taken in a hook, or in a constructor or destructor of a capture, is good until that returns. Until then, and
+    /// while a `Run` lives, no other `Run` and no `discard` begins at an older one: that ends the program with a message.
+    using HookArena::Mark;
 
-    HookList() noexcept {
-        use(&first_, first_.begin);
-        poison_unused();
-    }
+    HookList() = default;
     HookList(const HookList&) = delete;
     HookList& operator=(const HookList&) = delete;
 
-    /// Discards what was neither run nor discarded. Must not be called while a `Run` or `discard` is under way.
+    /// Discards what was neither run nor discarded. While a hook is being copied, called or destroyed, and while a `Run`
+    /// lives, it ends the program with a message.
     ~HookList() {
-        while (!empty(start())) discard(start());  // destructors may push
-        detail::unpoison(first_.begin, first_.size());
-        while (last_ != &first_) free_last_chunk();
+        while (!busy() && !empty(start())) discard(start());  // destructors may push
     }
 
     /// Registers `hook`, decay-copied. O(1); allocates only when the memory kept from earlier transactions is used up.
@@ -71,318 +53,128 @@ public:
     template <class Hook>
     void push(Hook&& hook) {
         using Stored = std::decay_t<Hook>;
-        emplace<!std::is_trivially_constructible_v<Stored, Hook>>(
-            [&]() -> Stored { return static_cast<Hook&&>(hook); });
-    }
-
-    /// Registers the hook that `make()` returns, built in place. `RunsUserCode`: whether building it can throw, or
-    /// call anything that could come back to this list.
-    template <bool RunsUserCode, class Make>
-    void emplace(Make make) {
-        using Stored = Slot<decltype(make())>;
-        std::byte* at = top_;
-        if (address(at) + Stored::room > address(limit_)) [[unlikely]]
-            at = grow(Stored::room);
-        detail::unpoison(at, Stored::room);
-        std::byte* const end = Stored::end(at);
-        if constexpr (RunsUserCode) {
-            // The copy constructor of a capture may push hooks of its own: take the place first, fill it then.
-            ::new (static_cast<void*>(at)) Entry{&Stored::not_built};
-            top_ = end;
-            struct Undo {
-                HookList* list;
-                std::byte* at;
-                std::byte* end;
-                ~Undo() {
-                    if (list != nullptr) list->give_back(entry(at), entry(end));
-                }
-            } undo{this, at, end};
-            ::new (Stored::capture(at)) typename Stored::Hook(make());
-            undo.list = nullptr;
-            ::new (static_cast<void*>(at)) Entry{&Stored::op};
-        } else {
-            ::new (Stored::capture(at)) typename Stored::Hook(make());
-            ::new (static_cast<void*>(at)) Entry{&Stored::op};
-            top_ = end;
-        }
-    }
-
-    /// Runs and destroys the hook that `make()` returns, as if it had been registered and run.
-    template <class Make>
-    static void run_at_once(const Make& make) {
-        using Stored = Slot<decltype(make())>;
-        struct Place {
-            alignas(typename Stored::Hook) alignas(Entry) std::byte bytes[Stored::room];
-            ~Place() { detail::unpoison(bytes, sizeof bytes); }
-        } place;
-        ::new (Stored::capture(place.bytes)) typename Stored::Hook(make());
-        Stored::op(::new (static_cast<void*>(place.bytes)) Entry{&Stored::op}, Action::run);
+        if constexpr (std::is_trivially_constructible_v<Stored, Hook>)
+            emplace<false>([&]() -> Stored { return static_cast<Hook&&>(hook); });
+        else
+            emplace<true>([&]() -> Stored {
+                const Fence fence{*this, mark()};
+                return static_cast<Hook&&>(hook);
+            });
     }
 
     /// The place behind everything. O(1).
-    Mark mark() const noexcept {
-        Mark here;
-        here.at = top_;
-        return here;
-    }
+    using HookArena::mark;
 
     /// The place before everything. O(1).
-    Mark start() const noexcept {
-        Mark here;
-        here.at = first_.begin;
-        return here;
-    }
+    using HookArena::start;
 
-    /// Whether nothing lies behind `from`. O(1).
-    bool empty(Mark from) const noexcept { return top_ == from.at; }
+    /// `empty(from)`: whether nothing lies behind `from`. O(1).
+    using HookArena::empty;
 
-    /// How many hooks lie behind `from`. O(n).
-    std::size_t size(Mark from) const noexcept { return count(entry(from.at), entry(top_)); }
+    /// `size(from)`: how many hooks lie behind `from`. O(n).
+    using HookArena::size;
 
     /// Destroys the hooks behind `from`, in order of registration, without running them. O(n) of those.
     /// What their destructors push stays, behind `from`.
     void discard(Mark from) noexcept {
-        if (!empty(from)) Run{*this, from}.discard();
+        if (busy()) [[unlikely]]
+            return discard_fenced(from);
+        fence_ = mark();
+        HookArena::discard(from);
     }
-
-    /// Whether a `Run` or `discard` is under way: hooks or destructors of hooks are being called. O(1).
-    bool busy() const noexcept { return walks_ != 0; }
 
     /// Gives the memory of one chunk back if the transactions since the last call did not need it. O(1).
-    void trim() noexcept {
-        if (first_.next != nullptr && walks_ == 0) [[unlikely]]
-            trim_last_chunk();
-    }
+    using HookArena::trim;
 
     class Run;
 
-    /// The hooks of a `Run`, while that lives.
-    class Walk {
+private:
+    // While one lives, what lies before it is not to be touched: it is being built, run or discarded.
+    class Fence {
     public:
-        Walk(const Walk&) = delete;
-        Walk& operator=(const Walk&) = delete;
-
-        /// Runs every hook that has not run.
-        /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
-        [[gnu::always_inline]] void operator()() {
-            struct StepOver {
-                Walk& walk;
-                Entry* at;
-                [[gnu::always_inline]] ~StepOver() {
-                    if (at != walk.end_) walk.at_ = at->op(at, Action::skip);  // the one that threw
-                }
-            } step{*this, at_};
-            Entry* const end = at_ = end_;  // for a hook that calls or discards this very object nothing is left
-            if (step.at == end) return;
-            do {
-                step.at = step.at->op(step.at, Action::run);
-            } while (step.at != end);
+        Fence(HookList& list, Mark from) noexcept
+            : list_{list}, outer_{list.busy() ? list.fence_ : list.start()}, here_{list.mark()}, busy_{list} {
+            if (list.before(from, outer_))
+                detail::die(
+                    "txhooks: hooks were run or discarded from a mark older than the hook that is being copied, "
+                    "called or destroyed, or than a Run that is not over");
+            list.fence_ = here_;
         }
-
-        /// Destroys the hooks that have not run.
-        [[gnu::always_inline]] void discard() noexcept {
-            while (at_ != end_) at_ = at_->op(at_, Action::destroy);
-        }
-
-        /// How many have run, the one that threw included. O(n).
-        std::size_t done() const noexcept { return count(from_, at_); }
-        /// How many have not run. O(n).
-        std::size_t left() const noexcept { return count(at_, end_); }
-
-    private:
-        friend class Run;
-        Walk(Entry* from, Entry* at, Entry* end) noexcept : from_{from}, at_{at}, end_{end} {}
-
-        Entry* from_;
-        Entry* at_;
-        Entry* end_;
-    };
-
-    /// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
-    /// runs. What hooks push meanwhile is not part of it and stays in the list. O(1) to make, O(n) to run or discard.
-    class Run : public Walk {
-    public:
-        Run(HookList& list, Mark from) noexcept : Walk{entry(from.at), entry(from.at), entry(list.top_)}, list_{list} {
-            ++list_.walks_;
-        }
-        /// Discards what has not run, and gives the room of all of them back.
-        [[gnu::always_inline]] ~Run() {
-            discard();
-            --list_.walks_;
-            list_.give_back(from_, end_);
-        }
-
-        /// Gives up the hooks that have not run: the caller runs or discards them.
-        [[nodiscard]] Walk release() noexcept {
-            Entry* const at = at_;
-            at_ = end_;
-            return Walk{from_, at, end_};
-        }
+        Fence(const Fence&) = delete;
+        Fence& operator=(const Fence&) = delete;
+        // One that goes before a later one does (in a coroutine) leaves none: nothing is refused that is right.
+        ~Fence() { list_.fence_ = list_.fence_ == here_ ? outer_ : list_.start(); }
 
     private:
         HookList& list_;
+        Mark outer_;
+        Mark here_;
+        Busy busy_;
     };
+
+    [[gnu::noinline]] void discard_fenced(Mark from) noexcept {
+        const Fence fence{*this, from};
+        HookArena::discard(from);
+    }
+
+    Mark fence_ = start();  // of the innermost one, while busy
+};
+
+/// Runs the hooks that lay behind a mark when it was made. Each is destroyed right after it ran, before the next
+/// runs. What hooks push meanwhile is not part of it and stays in the list. O(1) to make, O(n) to run or discard.
+///
+/// Destroyed, it discards what has not run; destroyed by one of its own hooks, it ends the program with a message.
+/// One of its own hooks that calls or discards it changes nothing.
+class HookList::Run {
+public:
+    Run(HookList& list, Mark from) noexcept : fence_{list, from}, run_{list, from} {}
+    Run(const Run&) = delete;
+    Run& operator=(const Run&) = delete;
+    ~Run() {
+        if (calling_) detail::die("txhooks: a HookList::Run was destroyed by one of its own hooks");
+    }
+
+    /// Runs every hook that has not run.
+    /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
+    void operator()() {
+        const Calling calling{calling_};
+        run_();
+    }
+
+    /// Runs the next hook that has not run, so that something can be waited for between two of them; false if none was
+    /// left.
+    /// Throws what the hook throws; it is gone then too.
+    ///
+    ///     while (run.next()) co_await what_it_started();
+    bool next() {
+        const Calling calling{calling_};
+        return run_.next();
+    }
+
+    /// Destroys the hooks that have not run.
+    void discard() noexcept {
+        const Calling calling{calling_};
+        run_.discard();
+    }
+
+    /// How many have run, the one that threw included. O(n).
+    std::size_t done() const noexcept { return run_.done(); }
+    /// How many have not run. O(n).
+    std::size_t left() const noexcept { return run_.left(); }
 
 private:
-    static constexpr std::size_t inline_bytes = 448 + sizeof(Link);
-    static constexpr std::size_t first_chunk_bytes = 4 * 1024;
-    static constexpr std::size_t largest_chunk_bytes = 512 * 1024;
-
-    static constexpr std::size_t round_up(std::size_t size) noexcept {
-        return (size + alignof(Entry) - 1) / alignof(Entry) * alignof(Entry);
-    }
-
-    static Entry* entry(std::byte* at) noexcept { return reinterpret_cast<Entry*>(at); }
-    static std::uintptr_t address(const void* at) noexcept { return reinterpret_cast<std::uintptr_t>(at); }
-
-    template <class H>
-    struct Slot {
-        using Hook = H;
-        static_assert(std::is_nothrow_destructible_v<Hook>, "txhooks: a hook's destructor must not throw");
-        static constexpr std::size_t spare = alignof(Hook) > alignof(Entry) ? alignof(Hook) - alignof(Entry) : 0;
-        static constexpr std::size_t room = sizeof(Entry) + spare + round_up(sizeof(Hook));
-
-        static void* capture(void* entry) noexcept {
-            std::byte* at = static_cast<std::byte*>(entry) + sizeof(Entry);
-            if constexpr (spare != 0) {
-                const auto misfit = address(at) % alignof(Hook);
-                if (misfit != 0) at += alignof(Hook) - misfit;
-            }
-            return at;
-        }
-
-        static std::byte* end(void* entry) noexcept {
-            return static_cast<std::byte*>(capture(entry)) + round_up(sizeof(Hook));
-        }
-
-        [[gnu::noinline]] static Entry* op(Entry* at, Action action) {
-            if (action != Action::skip) {
-                auto* const hook = static_cast<Hook*>(capture(at));
-                struct Destroy {
-                    Hook* hook;
-                    ~Destroy() {
-                        hook->~Hook();
-                        detail::poison(hook, sizeof *hook);
-                    }
-                } destroy{hook};
-                if (action == Action::run) static_cast<void>(static_cast<Hook&&>(*hook)());
-            }
-            return entry(end(at));
-        }
-
-        static Entry* not_built(Entry* at, Action) { return entry(end(at)); }
+    struct Calling {
+        explicit Calling(bool& is_calling) noexcept : calling{is_calling}, before{is_calling} { calling = true; }
+        Calling(const Calling&) = delete;
+        Calling& operator=(const Calling&) = delete;
+        ~Calling() { calling = before; }
+        bool& calling;
+        bool before;
     };
 
-    // A chunk is this header and then its bytes.
-    struct Chunk {
-        Chunk* previous;
-        Chunk* next;
-        std::byte* begin;
-        std::byte* end;
-
-        std::size_t size() const noexcept { return static_cast<std::size_t>(end - begin); }
-        bool holds(const std::byte* at) const noexcept {
-            return address(begin) <= address(at) && address(at) < address(end);
-        }
-    };
-
-    struct FirstChunk : Chunk {
-        FirstChunk() noexcept : Chunk{nullptr, nullptr, storage, storage + sizeof storage} {}
-        alignas(Entry) std::byte storage[inline_bytes];
-    };
-
-    static Entry* follow(Entry* at, Action) { return static_cast<Link*>(at)->target; }
-
-    static std::size_t count(Entry* at, Entry* end) noexcept {
-        std::size_t n = 0;
-        while (at != end) {
-            if (at->op != &follow) ++n;
-            at = at->op(at, Action::skip);
-        }
-        return n;
-    }
-
-    static void link(std::byte* at, std::byte* target) noexcept {
-        detail::unpoison(at, sizeof(Link));
-        ::new (static_cast<void*>(at)) Link{{&follow}, entry(target)};
-    }
-
-    // Continues in `chunk` at `at`. Room for a link to the next chunk is always left.
-    void use(Chunk* chunk, std::byte* at) noexcept {
-        chunk_ = chunk;
-        top_ = at;
-        limit_ = chunk->end - sizeof(Link);
-    }
-
-    void poison_unused() noexcept { detail::poison(top_, static_cast<std::size_t>(chunk_->end - top_)); }
-
-    [[gnu::noinline]] std::byte* grow(std::size_t room) {
-        Chunk* next = chunk_->next;
-        if (next == nullptr || next->size() < room + sizeof(Link)) next = add_chunk(room);
-        link(top_, next->begin);
-        if (furthest_ == chunk_) furthest_ = next;
-        use(next, next->begin);
-        return top_;
-    }
-
-    Chunk* add_chunk(std::size_t room) {
-        std::size_t size = chunk_ == &first_ ? first_chunk_bytes : 2 * (sizeof(Chunk) + chunk_->size());
-        if (size > largest_chunk_bytes) size = largest_chunk_bytes;
-        if (size < sizeof(Chunk) + room + sizeof(Link)) size = sizeof(Chunk) + room + sizeof(Link);
-        auto* const raw = static_cast<std::byte*>(::operator new(size));
-        auto* const chunk = ::new (raw) Chunk{chunk_, chunk_->next, raw + sizeof(Chunk), raw + size};
-        detail::poison(chunk->begin, chunk->size());
-        (chunk->next != nullptr ? chunk->next->previous : last_) = chunk;
-        return chunk_->next = chunk;
-    }
-
-    [[gnu::noinline]] void trim_last_chunk() noexcept {
-        if (last_ != furthest_) free_last_chunk();
-        furthest_ = chunk_;
-    }
-
-    void free_last_chunk() noexcept {
-        Chunk* const chunk = last_;
-        last_ = chunk->previous;
-        last_->next = nullptr;
-        detail::unpoison(chunk->begin, chunk->size());
-        ::operator delete(chunk);
-    }
-
-    // Of a place before this chunk.
-    Chunk* chunk_of(const std::byte* at) const noexcept {
-        Chunk* chunk = chunk_->previous;
-        while (!chunk->holds(at)) chunk = chunk->previous;
-        return chunk;
-    }
-
-    // Makes `at`, a place at or before the top, the top.
-    void rewind(std::byte* at) noexcept {
-        if (chunk_->holds(at)) [[likely]]
-            top_ = at;
-        else
-            use(chunk_of(at), at);
-        poison_unused();
-    }
-
-    // The entries of [from, end) are gone. What was pushed behind them meanwhile must stay: then they become a hole.
-    void give_back(Entry* from, Entry* end) noexcept {
-        if (from == end) return;
-        auto* const at = reinterpret_cast<std::byte*>(from);
-        auto* const behind = reinterpret_cast<std::byte*>(end);
-        if (top_ == behind)
-            rewind(at);
-        else
-            link(at, behind);
-    }
-
-    std::byte* top_;
-    std::byte* limit_;
-    Chunk* chunk_;
-    Chunk* last_ = &first_;
-    Chunk* furthest_ = &first_;
-    std::size_t walks_ = 0;
-    FirstChunk first_;
+    Fence fence_;
+    HookArena::Run run_;
+    bool calling_ = false;
 };
 
 }  // namespace txhooks

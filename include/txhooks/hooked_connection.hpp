@@ -5,7 +5,6 @@
 #include <txhooks/backend_adapter.hpp>
 #include <txhooks/connection.hpp>
 #include <txhooks/detail/access.hpp>
-#include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/core.hpp>
 #include <txhooks/detail/holder.hpp>
 
@@ -51,23 +50,22 @@ public:
     /// See `Connection::on_commit`.
     template <class Hook, class... Args>
     void on_commit(Hook&& hook, Args&&... args) {
-        detail::Blocks::register_hook(txhooks_, static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+        txhooks_.blocks().template register_hook<txhooks_core>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
     template <class Hook, class... Args>
     void on_commit(robust_t, Hook&& hook, Args&&... args) {
-        detail::Blocks::register_robust_hook(txhooks_, static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+        txhooks_.blocks().template register_robust_hook<txhooks_core>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
 
     /// See `Connection::atomic`. `fn` may take what runs SQL in a block: `adapter().session()` if there is such a
     /// thing, else `backend()`.
     template <class Fn>
     decltype(auto) atomic(Fn&& fn) {
-        return detail::run_atomic(txhooks_, {}, static_cast<Fn&&>(fn), txhooks_session());
+        return detail::run_atomic<txhooks_core>(txhooks_.blocks(), Options{}, static_cast<Fn&&>(fn), txhooks_session());
     }
     template <class Fn>
-    [[gnu::always_inline]] decltype(auto) atomic(const Options& options, Fn&& fn) {
-        detail::refuse_contradiction(options);
-        return detail::run_atomic(txhooks_, options, static_cast<Fn&&>(fn), txhooks_session());
+    decltype(auto) atomic(const Options& options, Fn&& fn) {
+        return detail::run_atomic<txhooks_core>(txhooks_.blocks(), options, static_cast<Fn&&>(fn), txhooks_session());
     }
 
     /// See `Connection`.
@@ -112,8 +110,6 @@ public:
     }
 
 private:
-    friend struct detail::Access;
-
     // How atomic(fn) gets at what runs SQL: not before the block is open.
     auto txhooks_session() noexcept {
         return [this]() -> decltype(auto) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/backend_adapter.hpp>
+#include <txhooks/errors.hpp>
 
 namespace txhooks {
 
@@ -29,21 +30,8 @@ struct BlockOptions {
 
 namespace detail {
 
-[[gnu::error(
-    "txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "
-    "another")]] void
-refuse_durable_join();
-
-// Where the optimiser sees both, the program does not compile; elsewhere opening the block throws. Inlined by hand,
-// like what calls it: Clang would not look that far.
 template <class Begin>
-[[gnu::always_inline]] constexpr void refuse_contradiction(const BlockOptions<Begin>& options) {
-    const bool both = options.durable && options.join;
-    if (__builtin_constant_p(both) && both) refuse_durable_join();
-}
-
-template <class Begin>
-constexpr void check(const BlockOptions<Begin>& options) {
+constexpr void refuse_contradiction(const BlockOptions<Begin>& options) {
     if (options.durable && options.join)
         throw UsageError{
             "txhooks: durable and join exclude each other: a durable block is the outermost, a joined one is part of "

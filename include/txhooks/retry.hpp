@@ -7,7 +7,6 @@
 
 #include <txhooks/atomic.hpp>
 #include <txhooks/detail/access.hpp>
-#include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/callable.hpp>
 #include <txhooks/errors.hpp>
 
@@ -79,10 +78,10 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
 template <class Db>
 bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
     if (!db.in_atomic_block()) return false;  // ended in fn
-    const std::exception_ptr failure = Blocks::roll_back_quietly(Blocks::outermost(detail::core(db)), nullptr);
+    const Failure failure = detail::blocks(db).roll_back_all();
     if (!failure) return true;
     try {
-        std::rethrow_exception(failure);
+        failure.rethrow();
     } catch (const TransactionLost& lost) {
         if constexpr (requires { db.adapter().rolled_back_by(error); })
             if (lost.outcome() == Outcome::unknown) return db.adapter().rolled_back_by(error);

@@ -5,51 +5,47 @@
 #include <txhooks/options.hpp>
 
 #include <concepts>
-#include <type_traits>
 
 namespace txhooks::detail {
 
-// What HookedConnection shows of its inside.
+// What Connection and HookedConnection show of their inside.
 struct Access {
-    template <class Db>
-    static auto& core(Db& db) noexcept {
-        return db.txhooks_;
-    }
+    static Blocks& blocks(Connection& db) noexcept { return db; }
 };
 
 template <class Db>
 concept Hooked = std::convertible_to<Db&, Connection&>;
+template <class Db>
+concept HookedHere = requires { typename Db::txhooks_core; };
 
 template <class Db>
-struct CoreOf {
+struct InsideOf {
     static_assert(Hooked<Db>,
                   "txhooks: this is not a hooked connection; wrap it first: txhooks::HookedConnection db{connection}");
-    using type = Connection;
+    using Verbs = Blocks;
+    using Options = BlockOptions<>;
 };
-template <>
-struct CoreOf<Connection> {
-    using type = Connection;
-};
-template <class Db>
-    requires requires { typename Db::txhooks_core; }
-struct CoreOf<Db> {
-    using type = typename Db::txhooks_core;
+template <HookedHere Db>
+struct InsideOf<Db> {
+    using Verbs = typename Db::txhooks_core;
+    using Options = BlockOptions<typename Verbs::begin_options>;
 };
 
-// The connection behind `Db`, by its static type: Connection, or the Core of a known adapter.
+// Who has the verbs of a connection, by its static type: Blocks, or the Core of a known adapter.
 template <class Db>
-using core_of = typename CoreOf<Db>::type;
+using verbs_of = typename InsideOf<Db>::Verbs;
 template <class Db>
-using options_of = BlockOptions<typename core_of<Db>::begin_options>;
+using options_of = typename InsideOf<Db>::Options;
 
 template <class Db>
-core_of<Db>& core(Db& db) noexcept {
-    if constexpr (std::same_as<Db, Connection>)
-        return db;
-    else if constexpr (requires { typename Db::txhooks_core; })
-        return Access::core(db);
-    else
-        return static_cast<Connection&>(db);
+Connection& connection(Db& db) noexcept {
+    static_assert(Hooked<Db>,
+                  "txhooks: this is not a hooked connection; wrap it first: txhooks::HookedConnection db{connection}");
+    return db;
+}
+template <class Db>
+Blocks& blocks(Db& db) noexcept {
+    return Access::blocks(connection(db));
 }
 
 }  // namespace txhooks::detail

@@ -1,192 +1,190 @@
 // SPDX-License-Identifier: MIT
+#pragma once
 
 // The good end of a block: COMMIT or RELEASE, what that proves, and the run of the hooks.
 
-#include <txhooks/connection.hpp>  // which includes this file: hence the guard below
-
-#ifndef TXHOOKS_DETAIL_COMMITTING_HPP
-#define TXHOOKS_DETAIL_COMMITTING_HPP
-
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/detaching.hpp>
 #include <txhooks/detail/rolling_back.hpp>
-#include <txhooks/detail/run_after_failure.hpp>
-#include <txhooks/errors.hpp>
-#include <txhooks/hook_list.hpp>
-#include <txhooks/outcome.hpp>
-
-#include <exception>
+#include <txhooks/detail/standing.hpp>
 
 namespace txhooks::detail {
 
-struct Committing : RollingBack {
-    template <class Db>
-    [[gnu::always_inline]] static Outcome commit(Db& db, Block& block) {
-        const bool plain = block.kind == Kind::outermost && !block.roll_back;
-        if (!plain || db.current_ != &block || db.phase_ != Phase::in_block || !engine_is(db, ConnectionState::open))
-            [[unlikely]]
-            return commit_otherwise(db, block);
-        if (CommitResult result = db.verb_commit(); result.outcome != Outcome::committed || result.error || result.lost)
-            [[unlikely]]
-            return committed_or_throw(db, block, static_cast<CommitResult&&>(result));
-        const HookList::Mark mark = block.mark;
-        end_outermost(db, block, Phase::idle);
-        // The mark of a detached block lies in another list: this one is never empty then.
-        if (db.own_hooks_.empty(mark))
-            db.own_hooks_.trim();
-        else
-            deliver(db, mark);
-        return Outcome::committed;
-    }
+template <class Verbs>
+[[gnu::always_inline]] inline Outcome Blocks::commit(Block& block) {
+    const bool plain = block.kind == Kind::outermost && !block.roll_back;
+    if (!plain || current_ != &block || phase_ != Phase::in_block || !engine_is<Verbs>(ConnectionState::open))
+        [[unlikely]]
+        return commit_otherwise<Verbs>(block);
+    phase_ = Phase::in_verb;
+    if (const CommitResult result = verbs<Verbs>().verb_commit();
+        result.outcome != Outcome::committed || result.error || result.failed || result.lost) [[unlikely]]
+        return ended(block, result);
+    const HookArena::Mark mark = block.mark;
+    end_outermost(block, Phase::idle);
+    if (own_.list.empty(mark))
+        own_.list.trim();
+    else
+        deliver(mark);
+    return Outcome::committed;
+}
 
-    // A nested block, or an outermost one that cannot end well.
-    template <class Db>
-    [[gnu::noinline]] static Outcome commit_otherwise(Db& db, Block& block) {
-        refuse_out_of_order(db, block);
-        if (db.phase_ != Phase::in_block || block.roll_back || !engine_is(db, ConnectionState::open)) [[unlikely]]
-            return commit_unsound(db, block);
-        if (block.kind == Kind::outermost) return committed_or_throw(db, block, db.verb_commit());
-        if (block.kind == Kind::staged) return commit_staged(db, block);
-        if (block.kind == Kind::savepoint) release(db, block);
-        pop(db);
-        return Outcome::committed;
-    }
+[[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::refuse_ended() {
+    throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
+}
 
-    template <class Db>
-    static void release(Db& db, Block& block) {
-        try {
-            db.verb_release(block.number);
-        } catch (const TransactionLost& lost) {
-            note_loss(db, lost.outcome());
-            commit_lost(db, block, lost.cause());
-        } catch (...) {
-            if (block.kind == Kind::savepoint) block.kind = Kind::half_released;
-            roll_back_quietly(block, std::current_exception());
-            throw;
-        }
-    }
+// A nested block, or an outermost one that cannot end well.
+template <class Verbs>
+[[gnu::noinline]] Outcome Blocks::commit_otherwise(Block& block) {
+    refuse_out_of_order(block);
+    if (phase_ != Phase::in_block || block.roll_back || !engine_is<Verbs>(ConnectionState::open)) [[unlikely]]
+        return commit_unsound(block);
+    if (block.kind == Kind::special) return commit_special(block);
+    if (block.kind == Kind::savepoint) release<Verbs>(block);
+    pop();
+    return Outcome::committed;
+}
 
-    [[gnu::cold, gnu::noinline]] static Outcome commit_staged(Connection& db, Block& block) {
-        if (!is_based(db)) {
-            const bool marked = db.doubt_ != nullptr && !db.hooks_->empty(block.mark);
-            return committed_or_throw(db, block, marked ? db.verb_commit_marked(db.doubt_->marker_) : db.verb_commit());
-        }
-        release(db, block);
-        return committed_or_throw(db, block, {Outcome::committed});
-    }
+[[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_special(Block& block) {
+    const bool marked = doubt_ != nullptr && !owner_->list.empty(block.mark);
+    return ended(block, in_verb([&]() noexcept {
+                     if (OutermostVerbs* const instead = stages_.verbs()) return instead->commit();
+                     return marked ? verb_commit_marked(doubt_->marker_) : verb_commit();
+                 }));
+}
 
-    // The block can only roll back: doomed, asked to, lost, or failed by the engine.
-    [[gnu::cold, gnu::noinline]] static Outcome commit_unsound(Connection& db, Block& block) {
-        note_loss_if_gone(db);
-        if (db.phase_ == Phase::lost) commit_lost(db, block);
-        if (!block.roll_back) {
-            const std::exception_ptr cause = db.doom_;
-            if (const std::exception_ptr error = roll_back(block, cause)) {
-                try {
-                    std::rethrow_exception(error);
-                } catch (const TransactionLost&) {
-                    throw;
-                } catch (...) {
-                    db.report_(while_rolling_back, error);
-                }
-            }
-            throw TransactionAborted{cause};
-        }
-        if (const std::exception_ptr error = roll_back(block, nullptr)) std::rethrow_exception(error);
-        return Outcome::rolled_back;
+template <class Verbs>
+void Blocks::release(Block& block) {
+    try {
+        in_verb([&] { verbs<Verbs>().verb_release(block.number); });
+    } catch (const TransactionLost& lost) {
+        note_loss(lost.outcome());
+        ended_lost(block, lost.cause());
+    } catch (...) {
+        block.kind = Kind::half_released;
+        roll_back_quietly(block, std::current_exception());
+        throw;
     }
+}
 
-    // COMMIT was sent on the outermost block; this is what is proven.
-    [[gnu::cold, gnu::noinline]] static Outcome committed_or_throw(Connection& db, Block& block, CommitResult result) {
-        if (result.lost) {
-            note_loss(db, result.outcome);
-            commit_lost(db, block, result.error);
-        }
-        switch (result.outcome) {
-            case Outcome::committed:
-                break;
-            case Outcome::still_open:
-                if (result.error) std::rethrow_exception(result.error);
-                throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
-            case Outcome::rolled_back:
-                discard_outermost(db);
-                if (result.error) std::rethrow_exception(result.error);
-                throw TransactionAborted{};
-            case Outcome::unknown:
-                db.phase_ = Phase::broken;
-                if (db.doubt_ != nullptr && !db.hooks_->empty(block.mark)) {
-                    db.doubt_->in_doubt_ = true;
-                    end_outermost(db, block, Phase::broken);
-                    hand_over(db);
-                } else {
-                    discard_outermost(db);
-                }
-                throw CommitUnknown{result.error};
-        }
-        const HookList::Mark mark = block.mark;
-        DoubtState* const doubt = db.doubt_;
-        const bool detached = db.detach_ != nullptr;
-        const bool captured = !detached && db.hooks_ != &db.own_hooks_;
-        end_outermost(db, block, rest(db));
-        if (detached) hand_over(db);
-        if (result.error)
-            db.report_("txhooks: COMMIT reported an error, but the transaction is committed", result.error);
-        if (doubt != nullptr)
-            run_doubted(db, doubt->hooks_);
-        else if (!detached && !captured)
-            deliver(db, mark);
-        return Outcome::committed;
-    }
+// The block can only roll back: doomed, asked to, lost, or failed by the engine.
+[[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_unsound(Block& block) {
+    note_loss_if_gone();
+    if (phase_ == Phase::lost) ended_lost(block);
+    const bool asked = block.roll_back;
+    const std::exception_ptr cause = asked ? nullptr : doom_;
+    const Failure failure = roll_back(block, cause);
+    if (failure && (asked || failure.lost)) failure.rethrow();
+    if (asked) return Outcome::rolled_back;
+    if (failure) report(while_rolling_back, failure);
+    throw TransactionAborted{cause};
+}
 
-    [[noreturn, gnu::cold, gnu::noinline]] static void commit_lost(Connection& db, Block& block,
-                                                                   std::exception_ptr cause = nullptr) {
-        const Outcome outcome = db.lost_outcome_;
-        db.loss_told_ = true;
-        roll_back(block, nullptr);
-        throw TransactionLost{outcome, cause};
+// COMMIT was sent on the outermost block; this is what is proven.
+[[gnu::cold, gnu::noinline]] inline Outcome Blocks::ended(Block& block, const CommitResult& result) {
+    phase_ = Phase::in_block;
+    if (result.lost) {
+        note_loss(result.outcome);
+        ended_lost(block, result.error);
     }
+    const Failure failure{result.failed || result.error, false, result.error};
+    switch (result.outcome) {
+        case Outcome::committed:
+            return ended_well(block, failure);
+        case Outcome::still_open:
+            if (failure) failure.rethrow(Outcome::still_open);
+            throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
+        case Outcome::rolled_back:
+            undone_outermost();
+            if (failure) failure.rethrow(Outcome::rolled_back);
+            throw TransactionAborted{};
+        case Outcome::unknown:
+        default:  // an outcome that nobody knows proves nothing
+            ended_in_doubt(block, result.error);
+    }
+}
 
-    [[noreturn, gnu::cold, gnu::noinline]] static void refuse_ended() {
-        throw UsageError{"txhooks: commit() on an atomic block that has already ended"};
+inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
+    const HookArena::Mark mark = block.mark;
+    HookOwner& owner = take_owner();
+    const bool any = !owner.list.empty(mark);
+    end_outermost(block, phase_at_rest());
+    if (failure) report("txhooks: COMMIT reported an error, but the transaction is committed", failure);
+    if (&owner == &own_) {
+        deliver(mark);
+    } else {
+        const bool run_now = any && owner.runs_at_commit;
+        leave(owner);
+        if (run_now) run_of_others(owner);
     }
+    return Outcome::committed;
+}
 
-    // The transaction is committed and the connection idle.
-    [[gnu::noinline]] static void deliver(Connection& db, HookList::Mark mark) {
-        if (db.detach_ != nullptr) return hand_over(db);
-        run(db, db.own_hooks_, mark);
-        db.own_hooks_.trim();
+[[noreturn]] inline void Blocks::ended_in_doubt(Block& block, const std::exception_ptr& cause) {
+    phase_ = Phase::broken;
+    if (doubt_ != nullptr && !owner_->list.empty(block.mark)) {
+        doubt_->in_doubt_ = true;
+        HookOwner& owner = take_owner();
+        end_outermost(block, Phase::broken);
+        leave(owner);
+    } else {
+        undone_outermost();
     }
+    throw CommitUnknown{cause};
+}
 
-    // They are where a doubt would have left them.
-    static void run_doubted(Connection& db, DetachedHooks& after) {
-        const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};
-        HookList& hooks = list_of(after);
-        run(db, hooks, hooks.start());
-    }
+[[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::ended_lost(Block& block, const std::exception_ptr& cause) {
+    const Outcome outcome = lost_outcome_;
+    loss_told_ = true;
+    roll_back(block, nullptr);
+    throw TransactionLost{outcome, cause};
+}
 
-    [[gnu::always_inline]] static void run(Connection& db, HookList& hooks, HookList::Mark mark) {
-        HookList::Run run{hooks, mark};
-        try {
-            run();
-        } catch (...) {
-            return run_rest(db, run.release());  // not `run` itself: while nobody knows its address it costs no memory
-        }
-        close_left_open(db, nullptr);
-    }
+// ---- The hooks of a transaction that is committed
 
-    // A hook threw. Runs the others, or destroys them: that may leave a block open too.
-    [[gnu::cold, gnu::noinline]] static void run_rest(Connection& db, HookList::Walk&& rest) {
-        struct Ending {
-            Connection& db;
-            HookList::Walk& rest;
-            ~Ending() {
-                close_left_open(db, nullptr);
-                rest.discard();
-                close_left_open(db, nullptr);
-            }
-        } ending{db, rest};
-        run_after_failure(rest, db.on_hook_failure_, db.report_);
+// The connection's own. It is idle.
+[[gnu::noinline]] inline void Blocks::deliver(HookArena::Mark mark) {
+    run(own_, mark);
+    own_.list.trim();
+}
+
+// Those of a Doubt or a CapturedHooks.
+inline void Blocks::run_of_others(HookOwner& owner) {
+    const HookArena::Busy busy{own_.list};
+    owner.follow(own_);
+    run(owner, owner.list.start());
+}
+
+[[gnu::always_inline]] inline void Blocks::run(HookOwner& owner, HookArena::Mark from) {
+    HookArena::Run run{owner.list, from};
+    std::exception_ptr error;
+    try {
+        run();
+        return close_left_open(nullptr);
+    } catch (const ForcedUnwind&) {
+        discard_rest(run.release());
+        throw;
+    } catch (...) {
+        error = std::current_exception();
     }
-};
+    run_rest(owner, run.release(), error);  // not `run` itself: while nobody knows its address it costs no memory
+}
+
+// A hook threw `first`. Runs the others, or destroys them: that may leave a block open too.
+[[gnu::cold, gnu::noinline]] inline void Blocks::run_rest(HookOwner& owner, HookArena::Walk&& rest,
+                                                          const std::exception_ptr& first) {
+    struct Ending {
+        Blocks& db;
+        HookArena::Walk& rest;
+        ~Ending() { db.discard_rest(static_cast<HookArena::Walk&&>(rest)); }
+    } ending{*this, rest};
+    owner.run_after(first, rest);
+}
+
+[[gnu::cold, gnu::noinline]] inline void Blocks::discard_rest(HookArena::Walk&& rest) noexcept {
+    close_left_open(nullptr);
+    rest.discard();
+    close_left_open(nullptr);
+}
 
 }  // namespace txhooks::detail
-
-#endif

@@ -3,7 +3,6 @@
 
 #include <txhooks/backend_adapter.hpp>
 #include <txhooks/connection.hpp>
-#include <txhooks/detail/blocks.hpp>
 #include <txhooks/outcome.hpp>
 
 #include <concepts>
@@ -33,9 +32,11 @@ public:
 
     template <class Backend>
     explicit Core(Backend&& backend) : adapter{backend} {}
-    ~Core() { Blocks::close(*this); }
+    ~Core() { close(); }
 
     Adapter adapter;
+
+    Blocks& blocks() noexcept { return *this; }
 
     void verb_begin() override { verb_begin(begin_options{}); }
     void verb_begin(const begin_options& options) { begin_with(adapter, options); }
@@ -58,7 +59,7 @@ public:
         if constexpr (has_state)
             return adapter.state();
         else
-            return in_atomic_block() ? ConnectionState::open : Blocks::between_blocks(*this);
+            return in_atomic_block() ? ConnectionState::open : engine_at_rest();
     }
     Outcome verb_fate() noexcept override {
         if constexpr (requires { adapter.fate(); })

@@ -5,7 +5,7 @@
 
 namespace txhooks::detail {
 
-struct Committing;
+class Blocks;
 
 // What an adapter throws that finds no row after it has written one.
 constexpr const char* marker_swallowed =
@@ -20,6 +20,8 @@ protected:
     DoubtState& operator=(const DoubtState&) = delete;
     ~DoubtState() = default;
 
+    // A marker is a number that nobody else draws, and how many blocks were marked with it.
+    static constexpr unsigned drawn_digits = 24;
     static constexpr unsigned digits = 32;
 
     DetachedHooks hooks_;
@@ -27,10 +29,15 @@ protected:
     bool in_doubt_ = false;
 
 private:
-    friend struct Detaching;
-    friend struct Committing;
+    friend class Blocks;
 
-    virtual void renew_marker() = 0;
+    void next_marker() noexcept {
+        ++blocks_;
+        for (unsigned i = digits, left = blocks_; i != drawn_digits; left >>= 4)
+            marker_[--i] = "0123456789abcdef"[left & 0xf];
+    }
+
+    unsigned blocks_ = 0;
 };
 
 }  // namespace txhooks::detail

@@ -1,143 +1,139 @@
 // SPDX-License-Identifier: MIT
+#pragma once
 
 // The beginning of a block: BEGIN, SAVEPOINT, or nothing for a joined one.
 
-#include <txhooks/connection.hpp>  // which includes this file: hence the guard below
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/detaching.hpp>
+#include <txhooks/detail/standing.hpp>
 
-#ifndef TXHOOKS_DETAIL_OPENING_HPP
-#define TXHOOKS_DETAIL_OPENING_HPP
-
-#include <txhooks/detail/rolling_back.hpp>
-#include <txhooks/errors.hpp>
-#include <txhooks/options.hpp>
-
-#include <exception>
 #include <type_traits>
 
 namespace txhooks::detail {
 
-struct Opening : RollingBack {
-    template <class Db, class Options>
-    [[gnu::always_inline]] static void open(Db& db, Block& block, const Options& options) {
-        check(options);
-        if (db.phase_ != Phase::idle || options.resolve != nullptr) [[unlikely]]
-            return open_otherwise(db, block, options);
-        if (!engine_is(db, ConnectionState::idle)) [[unlikely]]
-            refuse_engine(db.verb_state());
-        if (options.detach != nullptr) prepare_detached(db, *options.detach);
-        try {
-            begin(db, options);
-        } catch (...) {
-            undo_begin(db);
-            throw;
-        }
-        const HookList& hooks = options.detach != nullptr ? *db.hooks_ : db.own_hooks_;
-        block = {&db, nullptr, hooks.mark(), 0, 0, Kind::outermost, false};
-        db.current_ = &block;
-        db.phase_ = Phase::in_block;
+template <class Verbs, class Options>
+[[gnu::always_inline]] inline void Blocks::open(Block& block, const Options& options) {
+    refuse_contradiction(options);
+    if (phase_ != Phase::idle || options.detach != nullptr || options.resolve != nullptr) [[unlikely]]
+        return open_otherwise<Verbs>(block, options);
+    if (!engine_is<Verbs>(ConnectionState::idle)) [[unlikely]]
+        refuse_engine(verb_state());
+    phase_ = Phase::in_verb;
+    try {
+        begin<Verbs>(options);
+    } catch (...) {
+        not_opened();
+        throw;
     }
+    opened(block, Kind::outermost, own_.list.mark(), 0);
+}
 
-    // A BEGIN that threw may have taken effect all the same.
-    [[gnu::cold, gnu::noinline]] static void undo_begin(Connection& db) noexcept {
-        take_back_detached(db);
-        clear_engine(db);
+[[gnu::always_inline]] inline void Blocks::opened(Block& block, Kind kind, HookArena::Mark mark,
+                                                  unsigned number) noexcept {
+    block = {this, nullptr, mark, number, number, kind, false};
+    current_ = &block;
+    phase_ = Phase::in_block;
+}
+
+// A BEGIN that threw may have taken effect all the same.
+[[gnu::cold, gnu::noinline]] inline void Blocks::not_opened() noexcept {
+    phase_ = Phase::idle;
+    phase_ = phase_at_rest();
+    HookOwner& owner = take_owner();
+    if (stages_.verbs() == nullptr) report_cleared(clear_engine());
+    leave(owner);
+}
+
+inline void Blocks::report_cleared(const Failure& failure) noexcept {
+    if (failure) report(phase_ == Phase::broken ? rollback_failed : rolled_back_all_the_same, failure);
+}
+
+template <class Verbs, class Options>
+[[gnu::noinline]] void Blocks::open_otherwise(Block& block, Options options) {
+    refuse_unless_alive();
+    if (current_ == nullptr) return open_special<Verbs>(block, options);
+    opening_nested(options);
+    if (options.join) return push_nested(block, Kind::joined);
+    if (!has_savepoints())
+        throw UsageError{
+            "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
+            "with {.join = true}"};
+    const unsigned number = current_->taken + 1;
+    savepoint<Verbs>(number);
+    push_nested(block, Kind::savepoint);
+    block.number = block.taken = number;
+}
+
+// What refuses a nested block.
+template <class Options>
+void Blocks::opening_nested(const Options& options) {
+    if (options.durable)
+        throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
+    if (!(options.begin == decltype(options.begin){}))
+        throw UsageError{"txhooks: begin options on a nested block; only the outermost begins a transaction"};
+    if (options.detach != nullptr)
+        throw UsageError{"txhooks: detach on a nested block; only the outermost has hooks to run"};
+    if (options.resolve != nullptr)
+        throw UsageError{"txhooks: resolve on a nested block; only the outermost sends a COMMIT"};
+    if (phase_ == Phase::doomed) throw TransactionAborted{doom_};
+    const ConnectionState state = verb_state();
+    if (state == ConnectionState::open) return;
+    if (is_gone(state)) throw_lost();
+    throw TransactionAborted{};
+}
+
+template <class Verbs>
+void Blocks::savepoint(unsigned number) {
+    try {
+        in_verb([&] { verbs<Verbs>().verb_savepoint(number); });
+    } catch (const TransactionLost& lost) {
+        note_loss(lost.outcome());
+        loss_told_ = true;
+        throw;
+    } catch (...) {
+        // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
+        keep_numbers_from(number);
+        note_loss_if_gone();
+        throw;
     }
+}
 
-    template <class Db, class Options>
-    [[gnu::noinline]] static void open_otherwise(Db& db, Block& block, Options options) {
-        refuse_unless_alive(db);
-        if (db.phase_ == Phase::idle || db.phase_ == Phase::staged) return open_staged(db, block, options);
-        if (options.durable)
-            throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
-        if (!(options.begin == decltype(options.begin){}))
-            throw UsageError{"txhooks: begin options on a nested block; only the outermost begins a transaction"};
-        if (options.detach != nullptr)
-            throw UsageError{"txhooks: detach on a nested block; only the outermost has hooks to run"};
-        if (options.resolve != nullptr)
-            throw UsageError{"txhooks: resolve on a nested block; only the outermost sends a COMMIT"};
-        if (db.phase_ == Phase::doomed) throw TransactionAborted{db.doom_};
-        const ConnectionState state = db.verb_state();
-        if (is_gone(state)) throw_lost(db);
-        if (state == ConnectionState::failed) throw TransactionAborted{};
-        if (options.join) return push_nested(db, block, Kind::joined);
-
-        if (!db.has_savepoints())
-            throw UsageError{
-                "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
-                "with {.join = true}"};
-        const unsigned number = db.current_->taken + 1;
-        try {
-            set_savepoint(db, number);
-        } catch (const TransactionLost& lost) {
-            note_loss(db, lost.outcome());
-            db.loss_told_ = true;
-            throw;
-        } catch (...) {
-            note_loss_if_gone(db);
-            throw;
-        }
-        push_nested(db, block, Kind::savepoint);
-        block.number = block.taken = number;
-    }
-
-    // An outermost block on a stage, or with a doubt.
-    template <class Db, class Options>
-    [[gnu::cold, gnu::noinline]] static void open_staged(Db& db, Block& block, const Options& options) {
-        const ConnectionState state = db.verb_state();
-        if (state == ConnectionState::failed) throw TransactionAborted{};
-        refuse_lost_base(db, state);
-        if (state != between_blocks(db)) refuse_engine(state);
-        if (options.resolve != nullptr) check_doubt(db, *options.resolve, options.detach);
-        if (options.resolve != nullptr && db.stage_ == nullptr && !is_read_only(options.begin)) {
-            prepare_doubt(db, *options.resolve);
-        } else if (options.detach != nullptr) {
-            prepare_detached(db, *options.detach);
-        }
-        const unsigned number = is_based(db) ? db.stage_->base->taken + 1 : 0;
-        try {
-            if (is_based(db))
-                set_savepoint(db, number);
+// An outermost block that is not run of the mill: with `detach` or `resolve`, or in a scope of txhooks::testing.
+template <class Verbs, class Options>
+[[gnu::cold, gnu::noinline]] void Blocks::open_special(Block& block, const Options& options) {
+    const ConnectionState state = verb_state();
+    if (state == ConnectionState::failed) throw TransactionAborted{};
+    if (state != engine_at_rest()) refuse_engine(state);
+    if (options.resolve != nullptr) refuse_doubt(*options.resolve, options.detach);
+    // A block that was begun read-only has nothing to resolve, and could not write a marker.
+    constexpr bool can_be_read_only = requires { options.begin.read_only; };
+    bool marked = options.resolve != nullptr && !stages_.any();
+    if constexpr (can_be_read_only) marked = marked && !options.begin.read_only;
+    if (marked)
+        borrow(*options.resolve);
+    else if (options.detach != nullptr)
+        borrow(*options.detach, false);
+    unsigned number = 0;
+    try {
+        in_verb([&] {
+            if (OutermostVerbs* const instead = stages_.verbs())
+                number = instead->begin();
             else
-                begin(db, options);
-        } catch (...) {
-            take_back_detached(db);
-            if (!is_based(db)) clear_engine(db);
-            throw;
-        }
-        block = {&db, nullptr, db.hooks_->mark(), number, number, Kind::staged, false};
-        db.current_ = &block;
-        db.phase_ = Phase::in_block;
+                begin<Verbs>(options);
+        });
+    } catch (...) {
+        not_opened();
+        throw;
     }
+    opened(block, Kind::special, owner_->list.mark(), number);
+}
 
-    template <class Db, class Options>
-    [[gnu::always_inline]] static void begin(Db& db, [[maybe_unused]] const Options& options) {
-        if constexpr (std::is_same_v<Db, Connection>)
-            db.verb_begin();
-        else
-            db.verb_begin(options.begin);
-    }
-
-    // Such a block has nothing to resolve, and cannot write a marker.
-    template <class Begin>
-    static bool is_read_only([[maybe_unused]] const Begin& begin) noexcept {
-        if constexpr (requires { begin.read_only; })
-            return begin.read_only;
-        else
-            return false;
-    }
-
-    template <class Db>
-    static void set_savepoint(Db& db, unsigned number) {
-        try {
-            db.verb_savepoint(number);
-        } catch (...) {
-            // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
-            take_numbers(db, number);
-            throw;
-        }
-    }
-};
+template <class Verbs, class Options>
+[[gnu::always_inline]] inline void Blocks::begin([[maybe_unused]] const Options& options) {
+    if constexpr (std::is_same_v<Verbs, Blocks>)
+        verb_begin();
+    else
+        verbs<Verbs>().verb_begin(options.begin);
+}
 
 }  // namespace txhooks::detail
-
-#endif

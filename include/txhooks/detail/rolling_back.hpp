@@ -1,209 +1,203 @@
 // SPDX-License-Identifier: MIT
+#pragma once
 
 // The bad end of a block: rolled back, its hooks discarded. Whatever goes wrong meanwhile, the block has ended.
 
-#include <txhooks/connection.hpp>  // which includes this file: hence the guard below
-
-#ifndef TXHOOKS_DETAIL_ROLLING_BACK_HPP
-#define TXHOOKS_DETAIL_ROLLING_BACK_HPP
-
+#include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/detaching.hpp>
 #include <txhooks/detail/die.hpp>
-#include <txhooks/errors.hpp>
-#include <txhooks/hook_list.hpp>
-
-#include <exception>
+#include <txhooks/detail/standing.hpp>
 
 namespace txhooks::detail {
 
-struct RollingBack : Detaching {
-    // Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong, or null; whatever did,
-    // the block has ended and its hooks are discarded, or go with the block around it, which is doomed.
-    [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back(Block& block, std::exception_ptr cause) noexcept {
-        Connection& db = *block.db;
-        block.taken = db.current_->taken;
-        for (; db.current_ != &block; pop(db))
-            if (db.current_->kind == Kind::pinned)
-                die("txhooks: a block was destroyed while a hook was being copied into it, or discarded from it");
-        note_loss_if_gone(db);
-        if (block.kind == Kind::outermost || block.kind == Kind::staged) return roll_back_outermost(db);
-        pop(db);
-        if (db.phase_ == Phase::lost) return tell_loss(db);
-        if (block.kind == Kind::joined) {
-            doom(db, cause);
-            return nullptr;
-        }
-        return roll_back_savepoint(db, block, cause);
+// Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong; whatever did, the block has
+// ended and its hooks are discarded, or go with the block around it, which is doomed.
+[[gnu::cold, gnu::noinline]] inline Failure Blocks::roll_back(Block& block, const std::exception_ptr& cause) noexcept {
+    undoing(block);
+    if (block.parent == nullptr) return undo_outermost();
+    pop();
+    if (phase_ == Phase::lost) return tell_loss();
+    if (block.kind == Kind::joined) {
+        doom(cause);
+        return {};
     }
+    return undo_savepoint(block, cause);
+}
 
-    static std::exception_ptr roll_back_savepoint(Connection& db, Block& block, std::exception_ptr& cause) noexcept {
+// What is done before anything is sent.
+inline void Blocks::undoing(Block& block) noexcept {
+    die_if_verb_under_way();
+    block.taken = current_->taken;
+    for (; current_ != &block; pop())
+        if (current_->kind == Kind::pinned)
+            die("txhooks: a block was destroyed while a hook was being copied into it, or discarded from it");
+    note_loss_if_gone();
+}
+
+inline Failure Blocks::undo_savepoint(Block& block, const std::exception_ptr& cause) noexcept {
+    Failure failure;
+    try {
+        in_verb([&] { verb_rollback_to(block.number); });
+    } catch (const TransactionLost& lost) {
+        if (block.kind != Kind::half_released) {
+            note_loss(lost.outcome());
+            return tell_loss();
+        }
+        // It may have been released all the same: that it is gone proves nothing. A loss will show later.
+        failure = lost.cause() ? Failure{true, false, lost.cause()} : Failure::current();
+    } catch (...) {
+        failure = Failure::current();
+    }
+    if (failure) {
+        keep_numbers_from(block.taken);
+        note_loss_if_gone();
+        if (phase_ != Phase::lost) doom(cause ? cause : failure.error);
+        return failure;
+    }
+    phase_ = Phase::in_block;
+    doom_ = nullptr;
+    discard(*owner_, block.mark);
+    return {};
+}
+
+inline Failure Blocks::undo_outermost() noexcept {
+    Failure failure;
+    if (phase_ != Phase::lost) {
         try {
-            db.verb_rollback_to(block.number);
-        } catch (...) {
-            std::exception_ptr error = std::current_exception();
-            try {
-                throw;
-            } catch (const TransactionLost& lost) {
-                if (block.kind != Kind::half_released) {
-                    note_loss(db, lost.outcome());
-                    return tell_loss(db);
-                }
-                // It may have been released all the same: that it is gone proves nothing. A loss will show later.
-                if (lost.cause()) error = lost.cause();
-            } catch (...) {
-                // Something else.
-            }
-            take_numbers(db, block.taken);
-            note_loss_if_gone(db);
-            if (db.phase_ != Phase::lost) doom(db, cause ? cause : error);
-            return error;
-        }
-        db.phase_ = Phase::in_block;
-        db.doom_ = nullptr;
-        discard(db, *db.hooks_, block.mark);
-        return nullptr;
-    }
-
-    static std::exception_ptr roll_back_outermost(Connection& db) noexcept {
-        std::exception_ptr error;
-        if (db.phase_ != Phase::lost) {
-            try {
-                if (is_based(db))
-                    db.verb_rollback_to(db.current_->number);
+            in_verb([this] {
+                if (OutermostVerbs* const instead = stages_.verbs())
+                    instead->rollback();
                 else
-                    db.verb_rollback();
-            } catch (const TransactionLost& lost) {
-                note_loss(db, lost.outcome());
-            } catch (...) {
-                error = std::current_exception();
-                if (db.verb_state() != ConnectionState::idle) db.phase_ = Phase::broken;
-            }
+                    verb_rollback();
+            });
+        } catch (const TransactionLost& lost) {
+            note_loss(lost.outcome());
+        } catch (...) {
+            failure = Failure::current();
         }
-        if (db.phase_ == Phase::lost) {
-            error = tell_loss(db);
-            clear_engine(db);
-            discard_outermost(db);
-            return error;
-        }
-        const bool broken = db.phase_ == Phase::broken;
-        discard_outermost(db);
-        if (broken || !error) return error;
-        db.report_(rolled_back_all_the_same, error);
-        return nullptr;
+        if (failure && verb_state() != ConnectionState::idle) phase_ = Phase::broken;
+    }
+    if (phase_ == Phase::lost) {
+        const Failure loss = tell_loss();
+        const Failure uncleared = clear_engine();
+        undone_outermost();
+        report_cleared(uncleared);
+        return loss;
+    }
+    const bool broken = phase_ == Phase::broken;
+    undone_outermost();
+    if (broken || !failure) return failure;
+    report(rolled_back_all_the_same, failure);
+    return {};
+}
+
+// The transaction is over and nothing of it was committed, as far as is known.
+inline void Blocks::undone_outermost() noexcept {
+    Block& block = *current_;
+    const HookArena::Mark mark = block.mark;
+    HookOwner& owner = take_owner();
+    end_outermost(block, phase_at_rest());
+    doom_ = nullptr;
+    DetachedHooks* const lender = owner.lent_by;
+    if (lender != nullptr) lender->lent_ = false;
+    discard(owner, mark);
+    if (lender != nullptr)
+        delete &owner;  // not given back: a capture may have destroyed the lender, or filled it anew
+    else
+        owner.list.trim();
+}
+
+// ---- The hooks of what is rolled back
+
+// Around code of the user's that copies a hook into the current block, or destroys one of it: until it is done that
+// block cannot end.
+class Blocks::Pinned {
+public:
+    explicit Pinned(Blocks& db) noexcept { db.push_nested(block_, Kind::pinned); }
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+    ~Pinned() {
+        Block** link = &block_.db->current_;
+        while (*link != &block_) link = &(*link)->parent;  // over blocks that were left open
+        *link = block_.parent;
     }
 
-    static void discard_outermost(Connection& db) noexcept {
-        Block& block = *db.current_;
-        HookList& hooks = *db.hooks_;
-        DetachedHooks* const after = take_detached(db);
-        end_outermost(db, block, rest(db));
-        db.doom_ = nullptr;
-        discard(db, hooks, block.mark);
-        if (after != nullptr)
-            give_back(*after, hooks);
-        else
-            hooks.trim();
-    }
+    void close_left_open() const noexcept { block_.db->close_left_open(&block_); }
 
-    static void discard(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
-        if (hooks.empty(mark)) return;
-        const HookList::Run busy{db.own_hooks_, db.own_hooks_.mark()};  // also while the hooks are a detached block's
-        if (db.current_ == nullptr) return destroy(db, hooks, mark);
-        const Pinned pinned{db};
-        destroy(db, hooks, mark);
-    }
-
-    static void destroy(Connection& db, HookList& hooks, HookList::Mark mark) noexcept {
-        HookList::Run run{hooks, mark};
-        const Block* const around = db.current_;
-        run.discard();
-        close_left_open(db, around);
-    }
-
-    // Around code of the user's that copies a hook into the current block, or destroys one of it: until it is done that
-    // block cannot end.
-    class Pinned {
-    public:
-        explicit Pinned(Connection& db) noexcept { push_nested(db, block_, Kind::pinned); }
-        Pinned(const Pinned&) = delete;
-        Pinned& operator=(const Pinned&) = delete;
-        ~Pinned() {
-            Block** link = &block_.db->current_;
-            while (*link != &block_) link = &(*link)->parent;  // over blocks that were left open
-            *link = block_.parent;
-        }
-
-        void close_left_open() const noexcept { RollingBack::close_left_open(*block_.db, &block_); }
-
-    private:
-        Block block_;
-    };
-
-    // A hook, or a copy or destruction of what it captured, left a guard open inside the block `around`. It must end
-    // before the list takes back the room its mark lies in.
-    static void close_left_open(Connection& db, const Block* around) noexcept {
-        if (db.current_ != around) [[unlikely]]
-            close_blocks_inside(db, around);
-    }
-
-    [[gnu::cold, gnu::noinline]] static void close_blocks_inside(Connection& db, const Block* around) noexcept {
-        Block* block = db.current_;
-        while (block != nullptr && block->parent != around) block = block->parent;
-        if (block == nullptr) return;
-        db.report_(
-            "txhooks: a hook returned with an atomic block still open; it is rolled back",
-            std::make_exception_ptr(UsageError{"txhooks: end every block that a hook opens before the hook returns"}));
-        roll_back_quietly(*block, nullptr);
-    }
-
-    // For who has an exception to throw already, or cannot throw. Returns what went wrong, or null.
-    [[gnu::cold, gnu::noinline]] static std::exception_ptr roll_back_quietly(Block& block,
-                                                                             const std::exception_ptr& cause) noexcept {
-        Connection& db = *block.db;
-        const bool told = db.phase_ == Phase::lost && db.loss_told_;
-        std::exception_ptr error = roll_back(block, cause);
-        if (!error || told) return error;
-        db.loss_told_ = true;
-        db.report_(while_rolling_back, error);
-        return error;
-    }
-
-    static constexpr const char* while_rolling_back = "txhooks: while rolling back a block";
-
-    static void refuse_out_of_order(const Connection& db, const Block& block) {
-        if (db.current_ == &block) [[likely]]
-            return;
-        throw UsageError{
-            db.current_->kind == Kind::pinned
-                ? "txhooks: this block cannot end while a hook is being copied into it, or discarded from it"
-                : "txhooks: this block still has an open block inside; end that one first"};
-    }
-
-    // Explicit rollback().
-    static void roll_back_loudly(Block& block) {
-        refuse_out_of_order(*block.db, block);
-        if (const std::exception_ptr error = roll_back(block, nullptr)) std::rethrow_exception(error);
-    }
-
-    // The guard was destroyed with its block open.
-    [[gnu::cold, gnu::noinline]] static void abandon(Block& block) noexcept {
-        Connection& db = *block.db;
-        const bool lost = db.phase_ == Phase::lost;
-        roll_back_quietly(block, nullptr);
-        if (!lost && std::uncaught_exceptions() == 0)
-            db.report_("txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back");
-    }
-
-    // The connection is being destroyed.
-    static void close(Connection& db) noexcept {
-        if (db.own_hooks_.busy()) die("txhooks: a connection was destroyed while its hooks are being called");
-        if (db.stage_ != nullptr) die("txhooks: a connection was destroyed in a scope of txhooks::testing");
-        if (db.current_ == nullptr) return;
-        db.report_("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
-        roll_back_quietly(outermost(db), nullptr);
-    }
+private:
+    Block block_;
 };
 
-}  // namespace txhooks::detail
+inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark) noexcept {
+    if (owner.list.empty(mark)) return;
+    const HookArena::Busy busy{own_.list};  // also while the hooks are those of others
+    if (current_ == nullptr) return destroy(owner, mark);
+    const Pinned pinned{*this};
+    destroy(owner, mark);
+}
 
-#endif
+inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark) noexcept {
+    HookArena::Run run{owner.list, mark};
+    const Block* const around = current_;
+    run.discard();
+    close_left_open(around);
+}
+
+// ---- Who ends a block badly
+
+// For who has an exception to throw already, or cannot throw. Returns what went wrong.
+[[gnu::cold, gnu::noinline]] inline Failure Blocks::roll_back_quietly(Block& block,
+                                                                      const std::exception_ptr& cause) noexcept {
+    const bool told = phase_ == Phase::lost && loss_told_;
+    const Failure failure = roll_back(block, cause);
+    if (!failure || told) return failure;
+    loss_told_ = true;
+    report(while_rolling_back, failure);
+    return failure;
+}
+
+// Every block that is open.
+inline Failure Blocks::roll_back_all() noexcept {
+    return current_ == nullptr ? Failure{} : roll_back_quietly(outermost());
+}
+
+// Explicit rollback().
+inline void Blocks::roll_back_loudly(Block& block) {
+    Blocks& db = *block.db;
+    db.refuse_out_of_order(block);
+    if (const Failure failure = db.roll_back(block, nullptr)) failure.rethrow();
+}
+
+inline void Blocks::refuse_out_of_order(const Block& block) const {
+    refuse_verb_under_way();
+    if (current_ == &block) [[likely]]
+        return;
+    throw UsageError{current_->kind == Kind::pinned
+                         ? "txhooks: this block cannot end while a hook is being copied into it, or discarded from it"
+                         : "txhooks: this block still has an open block inside; end that one first"};
+}
+
+// The guard was destroyed with its block open.
+[[gnu::cold, gnu::noinline]] inline void Blocks::abandon(Block& block) noexcept {
+    Blocks& db = *block.db;
+    const bool lost = db.phase_ == Phase::lost;
+    db.roll_back_quietly(block);
+    if (!lost && std::uncaught_exceptions() == 0)
+        db.report(
+            "txhooks: an Atomic was destroyed without commit() or rollback(), so it was rolled back; call commit() "
+            "at the end of its block");
+}
+
+// The connection is being destroyed.
+inline void Blocks::close() noexcept {
+    if (own_.list.busy()) die("txhooks: a connection was destroyed while its hooks are being called");
+    if (reporting_) die("txhooks: a connection was destroyed by its own error sink");
+    if (stages_.any()) die("txhooks: a connection was destroyed in a scope of txhooks::testing");
+    die_if_verb_under_way();
+    if (current_ == nullptr) return;
+    roll_back_all();
+    phase_ = Phase::broken;
+    report("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
+}
+
+}  // namespace txhooks::detail

@@ -3,6 +3,9 @@
 
 #include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/callable.hpp>
+#include <txhooks/detail/committing.hpp>
+#include <txhooks/detail/opening.hpp>
+#include <txhooks/detail/rolling_back.hpp>
 #include <txhooks/options.hpp>
 #include <txhooks/result_traits.hpp>
 
@@ -41,7 +44,7 @@ decltype(auto) or_roll_back(Block& block, const Act& act) {
     try {
         return act();
     } catch (...) {
-        if (block.db != nullptr) Blocks::roll_back_quietly(block, std::current_exception());
+        if (block.db != nullptr) block.db->roll_back_quietly(block, std::current_exception());
         throw;
     }
 }
@@ -54,24 +57,31 @@ auto return_after(const Make& make, const End& end) -> decltype(make()) {
     return result;
 }
 
+// Whether `result`, if there is one, means that the block failed. Code of the user's.
+template <class... Result>
+bool is_failed(const Result&... result) {
+    return (result_traits<Result>::failed(result) || ... || false);
+}
+
 // The function form of a block.
-template <class Db, class Fn, class Session>
-auto run_atomic(Db& db, const BlockOptions<typename Db::begin_options>& options, Fn&& fn, Session session)
+template <class Verbs, class Options, class Fn, class Session>
+auto run_atomic(Blocks& db, const Options& options, Fn&& fn, Session session)
     -> decltype(detail::call(static_cast<Fn&&>(fn), session)) {
     using Result = decltype(detail::call(static_cast<Fn&&>(fn), session));
     check_result<Result>();
     Block block;
-    Blocks::open(db, block, options);
+    db.open<Verbs>(block, options);
     const auto called = [&]() -> Result {
         return or_roll_back(block, [&]() -> Result { return detail::call(static_cast<Fn&&>(fn), session); });
     };
     const auto end = [&](const auto&... result) {
         or_roll_back(block, [&] {
+            const bool failed = detail::is_failed(result...);
             if (block.db == nullptr) Blocks::refuse_ended();  // in fn
-            if ((result_traits<std::remove_cvref_t<decltype(result)>>::failed(result) || ... || false))
-                Blocks::roll_back_quietly(block, nullptr);
+            if (failed)
+                block.db->roll_back_quietly(block);
             else
-                Blocks::commit(db, block);
+                block.db->template commit<Verbs>(block);
         });
     };
     if constexpr (std::is_void_v<Result>) {
@@ -87,18 +97,3 @@ auto run_atomic(Db& db, const BlockOptions<typename Db::begin_options>& options,
 }
 
 }  // namespace txhooks::detail
-
-namespace txhooks {
-
-template <class Fn>
-decltype(auto) Connection::atomic(Fn&& fn) {
-    return detail::run_atomic(*this, {}, static_cast<Fn&&>(fn), [] {});
-}
-
-template <class Fn>
-[[gnu::always_inline]] inline decltype(auto) Connection::atomic(const BlockOptions<>& options, Fn&& fn) {
-    detail::refuse_contradiction(options);
-    return detail::run_atomic(*this, options, static_cast<Fn&&>(fn), [] {});
-}
-
-}  // namespace txhooks

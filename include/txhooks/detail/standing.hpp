@@ -1,159 +1,248 @@
 // SPDX-License-Identifier: MIT
+#pragma once
 
-// How a connection stands: its phase, its chain of open blocks, its stages, and what the engine says.
+// How a connection stands: its phase, its chain of open blocks, and what the engine says.
 
-#include <txhooks/connection.hpp>  // which includes this file: hence the guard below
-
-#ifndef TXHOOKS_DETAIL_STANDING_HPP
-#define TXHOOKS_DETAIL_STANDING_HPP
-
-#include <txhooks/backend_adapter.hpp>
-#include <txhooks/detail/block.hpp>
-#include <txhooks/errors.hpp>
-#include <txhooks/outcome.hpp>
-
-#include <exception>
+#include <txhooks/detail/blocks.hpp>
+#include <txhooks/detail/die.hpp>
 
 namespace txhooks::detail {
 
-struct Standing {
-    using Phase = Connection::Phase;
-    using Kind = Block::Kind;
+// Calls a verb. Whoever comes back from inside it is refused, or ends the program.
+template <class Call>
+decltype(auto) Blocks::in_verb(const Call& call) noexcept(noexcept(call())) {
+    struct Under {
+        Blocks& db;
+        Phase before;
+        explicit Under(Blocks& on) noexcept : db{on}, before{on.phase_} { db.phase_ = Phase::in_verb; }
+        ~Under() { db.phase_ = before; }
+    } under{*this};
+    return call();
+}
 
-    static bool is_based(const Connection& db) noexcept { return db.stage_ != nullptr && db.stage_->base != nullptr; }
+// ---- What anybody may ask
 
-    // What the engine says while no block is open.
-    static ConnectionState between_blocks(const Connection& db) noexcept {
-        return is_based(db) ? ConnectionState::open : ConnectionState::idle;
-    }
+inline std::size_t Blocks::pending_hooks() const noexcept {
+    return current_ == nullptr ? 0 : owner_->list.size(outermost().mark);
+}
 
-    // Where the hooks of blocks that are not detached are kept.
-    static HookList* usual_hooks(Connection& db) noexcept {
-        return db.stage_ != nullptr && db.stage_->captured != nullptr ? db.stage_->captured : &db.own_hooks_;
-    }
+inline bool Blocks::usable() const noexcept {
+    const bool ready = phase_ == Phase::idle || phase_ == Phase::staged;
+    return ready && verb_state() == engine_at_rest();
+}
 
-    // The phase when no block is open.
-    static Phase rest(const Connection& db) noexcept {
-        if (db.phase_ == Phase::broken) return Phase::broken;
-        return db.stage_ == nullptr ? Phase::idle : Phase::staged;
-    }
-
-    // As far as an adapter can tell.
-    template <class Db>
-    static bool engine_is(const Db& db, ConnectionState state) noexcept {
-        if constexpr (Db::has_state)
-            return db.verb_state() == state;
-        else
-            return true;
-    }
-
-    static bool is_gone(ConnectionState state) noexcept {
-        return state == ConnectionState::idle || state == ConnectionState::lost;
-    }
-
-    static void note_loss_if_gone(Connection& db) noexcept {
-        if (db.phase_ != Phase::lost && is_gone(db.verb_state())) note_loss(db, db.verb_fate());
-    }
-
-    static void note_loss(Connection& db, Outcome outcome) noexcept {
-        if (db.phase_ == Phase::lost) return;
-        db.phase_ = Phase::lost;
-        db.lost_outcome_ = outcome == Outcome::still_open ? Outcome::unknown : outcome;
-        db.loss_told_ = false;
-        db.doom_ = nullptr;
-    }
-
-    static std::exception_ptr tell_loss(Connection& db) noexcept {
-        return std::make_exception_ptr(TransactionLost{db.lost_outcome_});
-    }
-
-    [[noreturn, gnu::cold, gnu::noinline]] static void throw_lost(Connection& db) {
-        note_loss_if_gone(db);
-        db.loss_told_ = true;
-        throw TransactionLost{db.lost_outcome_};
-    }
-
-    // The transaction that staged blocks are savepoints in has ended.
-    static void refuse_lost_base(Connection& db, ConnectionState state) {
-        if (is_based(db) && state == ConnectionState::idle) throw TransactionLost{db.verb_fate()};
-    }
-
-    static void refuse_unless_alive(Connection& db) {
-        if (db.phase_ == Phase::broken) throw ConnectionBroken{};
-        if (db.phase_ == Phase::lost) throw_lost(db);
-    }
-
-    [[noreturn, gnu::cold, gnu::noinline]] static void refuse_engine(ConnectionState state) {
-        if (state == ConnectionState::lost) throw ConnectionBroken{};
+inline void Blocks::reset() {
+    if (current_ != nullptr) throw UsageError{"txhooks: reset() in an atomic block; end the open blocks first"};
+    if (stages_.verbs() != nullptr) throw UsageError{"txhooks: reset() in a RolledBack; end that first"};
+    refuse_verb_under_way();
+    in_verb([this] { verb_reset(); });
+    if (verb_state() != ConnectionState::idle)
         throw UsageError{
-            "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
-            "same database, or because autocommit is off; or the connection is busy; end that first, and open "
-            "transactions with Atomic or atomic(fn)"};
+            "txhooks: reset() while the engine is still in a transaction, or gone; end that transaction or reconnect "
+            "first"};
+    phase_ = Phase::idle;
+    phase_ = phase_at_rest();
+}
+
+inline void Blocks::set_rollback(bool roll_back) {
+    refuse_unless_alive();
+    if (current_ == nullptr)
+        throw UsageError{"txhooks: set_rollback() outside an atomic block; there is nothing to roll back"};
+    Block* block = current_;
+    while (block->kind == Kind::joined || block->kind == Kind::pinned) block = block->parent;
+    block->roll_back = roll_back;
+}
+
+inline bool Blocks::is_active(const Block& block) noexcept {
+    return block.db != nullptr && block.db->phase_ != Phase::lost;
+}
+
+inline void Blocks::refuse_unless_alive() {
+    if (phase_ == Phase::broken) throw ConnectionBroken{};
+    if (phase_ == Phase::lost) throw_lost();
+    refuse_verb_under_way();
+}
+
+// ---- What the engine says
+
+// As far as an adapter can tell.
+template <class Verbs>
+bool Blocks::engine_is(ConnectionState state) noexcept {
+    if constexpr (Verbs::has_state)
+        return verbs<Verbs>().verb_state() == state;
+    else
+        return true;
+}
+
+inline bool Blocks::is_gone(ConnectionState state) noexcept {
+    return state == ConnectionState::idle || state == ConnectionState::lost;
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::refuse_engine(ConnectionState state) {
+    if (state == ConnectionState::lost) throw ConnectionBroken{};
+    if (state == ConnectionState::idle) throw TransactionLost{verb_fate()};  // that of a RolledBack
+    throw UsageError{
+        "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
+        "same database, or because autocommit is off; or the connection is busy; end that first, and open "
+        "transactions with Atomic or atomic(fn)"};
+}
+
+// ---- While a verb is under way
+
+inline void Blocks::refuse_verb_under_way() const {
+    if (phase_ == Phase::in_verb)
+        throw UsageError{
+            "txhooks: this connection was used by code that its own BEGIN, SAVEPOINT, COMMIT or ROLLBACK has called (a "
+            "notice or trace callback?); wait until that has returned"};
+}
+
+inline void Blocks::die_if_verb_under_way() const noexcept {
+    if (phase_ == Phase::in_verb)
+        die("txhooks: a block, or its connection, was destroyed by code that the connection's own BEGIN, SAVEPOINT, "
+            "COMMIT or ROLLBACK has called (a notice or trace callback?)");
+}
+
+// ---- A loss
+
+inline void Blocks::note_loss_if_gone() noexcept {
+    if (phase_ != Phase::lost && is_gone(verb_state())) note_loss(verb_fate());
+}
+
+inline void Blocks::note_loss(Outcome outcome) noexcept {
+    if (phase_ == Phase::lost) return;
+    phase_ = Phase::lost;
+    const bool known = outcome == Outcome::committed || outcome == Outcome::rolled_back;
+    lost_outcome_ = known ? outcome : Outcome::unknown;
+    loss_told_ = false;
+    doom_ = nullptr;
+}
+
+inline Failure Blocks::tell_loss() const noexcept {
+    return {true, true, std::make_exception_ptr(TransactionLost{lost_outcome_})};
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::throw_lost() {
+    note_loss_if_gone();
+    loss_told_ = true;
+    throw TransactionLost{lost_outcome_};
+}
+
+// ---- Phases and blocks
+
+// When no block is open.
+inline Blocks::Phase Blocks::phase_at_rest() const noexcept {
+    if (phase_ == Phase::broken) return Phase::broken;
+    return stages_.any() ? Phase::staged : Phase::idle;
+}
+
+// The block now current, or the one it is part of, can only roll back.
+inline void Blocks::doom(const std::exception_ptr& cause) noexcept {
+    if (phase_ == Phase::doomed) return;
+    phase_ = Phase::doomed;
+    doom_ = cause;
+}
+
+inline void Blocks::push_nested(Block& block, Kind kind) noexcept {
+    block = {this, current_, owner_->list.mark(), 0, current_->taken, kind, false};
+    current_ = &block;
+}
+
+inline void Blocks::pop() noexcept {
+    Block& block = *current_;
+    current_ = block.parent;
+    block.db = nullptr;
+}
+
+// The transaction is over; hooks of another can be stored and run from here on.
+inline void Blocks::end_outermost(Block& block, Phase phase) noexcept {
+    block.db = nullptr;
+    current_ = nullptr;
+    phase_ = phase;
+}
+
+inline Block& Blocks::outermost() const noexcept {
+    Block* block = current_;
+    while (block->parent != nullptr) block = block->parent;
+    return *block;
+}
+
+// Savepoints up to `number` may stay in the engine, whichever block goes on.
+inline void Blocks::keep_numbers_from(unsigned number) noexcept {
+    for (Block* block = current_; block != nullptr; block = block->parent) block->taken = number;
+}
+
+// Rolls back whatever transaction is open in the engine, be it ours or not. The connection is broken if that fails.
+inline Failure Blocks::clear_engine() noexcept {
+    if (verb_state() == ConnectionState::idle) return {};
+    Failure failure;
+    try {
+        in_verb([this] { verb_rollback(); });
+    } catch (const TransactionLost&) {
+        return {};  // As it should be: it was not ours.
+    } catch (...) {
+        failure = Failure::current();
+    }
+    if (failure && verb_state() != ConnectionState::idle) phase_ = Phase::broken;
+    return failure;
+}
+
+// ---- Telling the error sink
+
+inline void Blocks::tell(const char* what, const Failure& failure) noexcept {
+    const bool before = reporting_;
+    reporting_ = true;
+    if (failure)
+        own_.report.failure(what, failure.error);
+    else
+        own_.report(what);
+    reporting_ = before;
+}
+
+// The sink may end and open blocks. What it leaves open is rolled back.
+[[gnu::cold, gnu::noinline]] inline void Blocks::report(const char* what, const Failure& failure) noexcept {
+    const Block* const around = current_;
+    tell(what, failure);
+    close_left_open(around);
+}
+
+inline void Blocks::report(const char* what) noexcept { report(what, {}); }
+
+// ---- A guard that was left open
+
+// User code has returned, or thrown, with a guard open in the block `around`. If that is still open itself, what is in
+// it must end before the list takes back the room its mark lies in.
+inline void Blocks::close_left_open(const Block* around) noexcept {
+    if (current_ != around) [[unlikely]]
+        close_blocks_inside(around);
+}
+
+// Around user code that may also destroy the connection, while no block is open.
+class Blocks::CloseLeftOpen {
+public:
+    explicit CloseLeftOpen(Blocks& db) noexcept : watch_{db} {}
+    CloseLeftOpen(const CloseLeftOpen&) = delete;
+    CloseLeftOpen& operator=(const CloseLeftOpen&) = delete;
+    [[gnu::noinline]] ~CloseLeftOpen() {
+        if (Blocks* const db = watch_.alive()) db->close_left_open(nullptr);
     }
 
-    // The block now current, or the one it is part of, can only roll back.
-    static void doom(Connection& db, const std::exception_ptr& cause) noexcept {
-        if (db.phase_ == Phase::doomed) return;
-        db.phase_ = Phase::doomed;
-        db.doom_ = cause;
-    }
-
-    // Rolls back whatever transaction is open in the engine, be it ours or not.
-    static void clear_engine(Connection& db) noexcept {
-        if (db.verb_state() == ConnectionState::idle) return;
-        try {
-            db.verb_rollback();
-        } catch (const TransactionLost&) {
-            // As it should be: it was not ours.
-        } catch (...) {
-            const bool idle = db.verb_state() == ConnectionState::idle;
-            if (!idle) db.phase_ = Phase::broken;
-            db.report_(
-                idle ? rolled_back_all_the_same : "txhooks: ROLLBACK failed; the connection is broken until reset()",
-                std::current_exception());
-        }
-    }
-
-    static constexpr const char* rolled_back_all_the_same =
-        "txhooks: ROLLBACK reported an error, but the transaction is rolled back";
-
-    static void push_nested(Connection& db, Block& block, Kind kind) noexcept {
-        block = {&db, db.current_, db.hooks_->mark(), 0, db.current_->taken, kind, false};
-        db.current_ = &block;
-    }
-
-    static void pop(Connection& db) noexcept {
-        Block& block = *db.current_;
-        db.current_ = block.parent;
-        block.db = nullptr;
-    }
-
-    // The transaction is over; hooks of another can be stored and run from here on.
-    static void end_outermost(Connection& db, Block& block, Phase phase) noexcept {
-        block.db = nullptr;
-        db.current_ = nullptr;
-        db.phase_ = phase;
-    }
-
-    static Block& outermost(const Connection& db) noexcept {
-        Block* block = db.current_;
-        while (block->parent != nullptr) block = block->parent;
-        return *block;
-    }
-
-    // Savepoints up to `number` may stay in the engine, whichever block goes on.
-    static void take_numbers(const Connection& db, unsigned number) noexcept {
-        for (Block* block = db.current_; block != nullptr; block = block->parent) block->taken = number;
-        if (is_based(db)) db.stage_->base->taken = number;
-    }
-
-    static bool active(const Block& block) noexcept { return block.db != nullptr && block.db->phase_ != Phase::lost; }
-
-    static void report(const Connection& db, const char* what, const std::exception_ptr& error) noexcept {
-        db.report_(what, error);
-    }
+private:
+    Watch watch_;
 };
 
-}  // namespace txhooks::detail
+[[gnu::cold, gnu::noinline]] inline void Blocks::close_blocks_inside(const Block* around) noexcept {
+    for (bool told = false; current_ != around; told = true) {
+        Block* block = current_;
+        while (block != nullptr && block->parent != around) block = block->parent;
+        if (block == nullptr) return;  // it is `around` that ended
+        const bool told_loss = phase_ == Phase::lost && loss_told_;
+        const Failure failure = roll_back(*block, nullptr);
+        if (told) continue;  // what the sink leaves open is not told to the sink
+        const UsageError usage{"txhooks: end every block that a hook opens before the hook returns"};
+        tell("txhooks: a hook returned with an atomic block still open; it is rolled back",
+             {true, false, std::make_exception_ptr(usage)});
+        if (failure && !told_loss) tell(while_rolling_back, failure);
+    }
+}
 
-#endif
+}  // namespace txhooks::detail

@@ -2,13 +2,14 @@
 #pragma once
 
 #include <txhooks/connection.hpp>
+#include <txhooks/detail/access.hpp>
 #include <txhooks/detail/die.hpp>
+#include <txhooks/detail/hook_owner.hpp>
 #include <txhooks/detail/stage.hpp>
+#include <txhooks/detail/staging.hpp>
 #include <txhooks/errors.hpp>
-#include <txhooks/hook_list.hpp>
 
 #include <cstddef>
-#include <exception>
 
 namespace txhooks::testing {
 
@@ -27,41 +28,44 @@ namespace txhooks::testing {
 class CapturedHooks {
 public:
     /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
-    explicit CapturedHooks(Connection& db) : db_{&db} { detail::Stages::push_capture(db, stage_, hooks_); }
+    explicit CapturedHooks(Connection& db) : db_{detail::blocks(db)} {
+        db_.refuse_open_block();
+        hooks_.runs_at_commit = false;
+        db_.push(stage_);
+    }
     CapturedHooks(const CapturedHooks&) = delete;
     CapturedHooks& operator=(const CapturedHooks&) = delete;
 
     /// Discards what has not run; an exception that leaves the scope therefore runs nothing. Blocks that are still open
     /// are rolled back.
     ~CapturedHooks() {
-        if (hooks_.busy()) detail::die("txhooks: CapturedHooks destroyed while its hooks are being called");
-        std::exception_ptr none;
-        detail::Stages::pop(*db_, stage_, none);
-        hooks_.discard(hooks_.start());
+        if (hooks_.list.busy()) detail::die("txhooks: CapturedHooks destroyed while its hooks are being called");
+        db_.pop(stage_);
+        db_.discard_captured(hooks_);
     }
 
     /// How many hooks are kept, those of a block that is open not among them; none is once `run()` was called. O(n).
-    std::size_t size() const noexcept { return hooks_.busy() ? 0 : detail::Stages::size(*db_, hooks_); }
+    std::size_t size() const noexcept { return db_.kept_hooks(hooks_); }
 
     /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that
     /// commit. Throws: `HookError` as `Atomic::commit` does, and then none is left; `UsageError` in an atomic block,
     /// and from one of its own hooks; `ConnectionBroken`.
     void run() {
-        if (hooks_.busy()) throw UsageError{"txhooks: run() on CapturedHooks whose hooks are already running"};
-        detail::Stages::run(*db_, stage_, hooks_);
+        if (hooks_.list.busy()) throw UsageError{"txhooks: run() on CapturedHooks whose hooks are already running"};
+        db_.run_captured(stage_);
     }
 
     /// Destroys the kept hooks without running them. From one of its own hooks: does nothing.
     /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
     void discard() {
-        detail::Stages::refuse_open_block(*db_);
-        if (!hooks_.busy()) detail::Blocks::discard(*db_, hooks_, hooks_.start());
+        db_.refuse_open_block();
+        db_.discard_captured(hooks_);
     }
 
 private:
-    Connection* db_;
-    detail::Stage stage_;
-    HookList hooks_;
+    detail::Blocks& db_;
+    detail::HookOwner hooks_;
+    detail::Stage stage_{.captured = &hooks_};
 };
 
 }  // namespace txhooks::testing

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <txhooks/connection.hpp>
+#include <txhooks/detail/access.hpp>
+#include <txhooks/detail/block.hpp>
+#include <txhooks/detail/failure.hpp>
 #include <txhooks/detail/stage.hpp>
+#include <txhooks/detail/staging.hpp>
 #include <txhooks/errors.hpp>
 
 #include <cstddef>
@@ -53,39 +57,77 @@ private:
 class RolledBack {
 public:
     /// Begins the transaction. Throws: what opening a block throws; `UsageError` in an atomic block.
-    explicit RolledBack(Connection& db) : db_{&db} { detail::Stages::push_base(db, stage_, base_); }
+    explicit RolledBack(Connection& db) : db_{detail::blocks(db)} { db_.push(stage_, base_); }
     RolledBack(const RolledBack&) = delete;
     RolledBack& operator=(const RolledBack&) = delete;
 
     /// As `end()`; what that would throw goes to the error sink.
     ~RolledBack() {
-        if (db_ == nullptr) return;
-        Connection& db = *db_;
-        if (const std::exception_ptr error = finish())
-            detail::Blocks::report(db, "txhooks: at the end of a RolledBack", error);
+        if (ended_) return;
+        if (const detail::Failure failure = finish()) db_.report("txhooks: at the end of a RolledBack", failure);
     }
 
     /// Rolls back everything, blocks that are still open included. Throws, after that: `HooksLeft` when hooks were
     /// waiting in such blocks; `TransactionLost` when the transaction had ended before (a raw COMMIT: the rows stay);
     /// what ROLLBACK throws.
     void end() {
-        if (db_ == nullptr) return;
-        if (const std::exception_ptr error = finish()) std::rethrow_exception(error);
+        if (ended_) return;
+        if (const detail::Failure failure = finish()) failure.rethrow();
     }
 
 private:
-    std::exception_ptr finish() noexcept {
-        Connection& db = *db_;
-        db_ = nullptr;
-        std::exception_ptr error;
-        const std::size_t left = detail::Stages::pop(db, stage_, error);
-        if (!error && left != 0) error = std::make_exception_ptr(HooksLeft{left});
-        return error;
+    // In place of BEGIN, COMMIT and ROLLBACK.
+    class Savepoints final : public detail::OutermostVerbs {
+    public:
+        Savepoints(detail::Blocks& db, detail::Block& base) noexcept : db_{db}, base_{base} {}
+
+        unsigned begin() override {
+            number_ = base_.taken + 1;
+            try {
+                db_.verb_savepoint(number_);
+            } catch (...) {
+                base_.taken = number_;  // it may be there all the same
+                throw;
+            }
+            return number_;
+        }
+        CommitResult commit() noexcept override {
+            try {
+                db_.verb_release(number_);
+                return {Outcome::committed};
+            } catch (const TransactionLost& lost) {
+                return {lost.outcome(), lost.cause(), true};
+            } catch (...) {
+                return undo(std::current_exception());
+            }
+        }
+        void rollback() override { db_.verb_rollback_to(number_); }
+
+    private:
+        CommitResult undo(std::exception_ptr error) noexcept {
+            CommitResult result{Outcome::unknown, error, false, true};
+            if (!detail::attempt([this] { rollback(); })) result.outcome = Outcome::rolled_back;
+            return result;
+        }
+
+        detail::Blocks& db_;
+        detail::Block& base_;
+        unsigned number_ = 0;
+    };
+
+    detail::Failure finish() noexcept {
+        ended_ = true;
+        const std::size_t left = db_.pop(stage_);
+        const detail::Failure failure = db_.undo_base(base_);
+        if (failure || left == 0) return failure;
+        return {true, false, std::make_exception_ptr(HooksLeft{left})};
     }
 
-    Connection* db_;
-    detail::Stage stage_;
-    detail::Block base_;
+    detail::Blocks& db_;
+    detail::Block base_{};
+    Savepoints verbs_{db_, base_};
+    detail::Stage stage_{.verbs = &verbs_};
+    bool ended_ = false;
 };
 
 }  // namespace txhooks::testing

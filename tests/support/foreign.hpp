@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+
+#include <unwind.h>
+
+namespace support {
+
+/// Throws what is no C++ exception, as code in another language does: `catch (...)` catches it, `throw;` throws it on,
+/// and `std::current_exception()` is null. libstdc++ ends the program if it is caught while another exception is being
+/// handled.
+[[noreturn]] inline void raise_foreign() {
+    auto exception = std::make_unique<_Unwind_Exception>();
+    exception->exception_class = 0x54584800'4f544852;  // "TXH\0OTHR": vendor and language
+    exception->exception_cleanup = [](_Unwind_Reason_Code, _Unwind_Exception* self) { delete self; };
+    _Unwind_RaiseException(exception.release());
+    std::abort();  // nobody catches it
+}
+
+/// Whether `act()` throws, and that is no C++ exception. A C++ exception passes through.
+template <class Act>
+bool raises_foreign(Act act) {
+    try {
+        act();
+    } catch (...) {
+        if (std::current_exception()) throw;
+        return true;
+    }
+    return false;
+}
+
+}  // namespace support
