@@ -209,20 +209,20 @@ TEST_CASE("call_after_commit: the nearest scope counts, also when only the outer
     CHECK(ran.text() == "2,3,1,4");
 }
 
-TEST_CASE("call_after_commit: a call that names its connection never guesses", "[ambient][S10]") {
+TEST_CASE("ambient: a call that names its connection never guesses", "[ambient][S10]") {
     Fake db;
     Fake other;
     Trace ran;
     const AmbientConnection here{other};
     Atomic tx{db};
     Atomic tx_of_other{other};
-    call_after_commit(db, ran.hook("1"));
-    call_after_commit(static_cast<Connection&>(db), &Trace::note, &ran, "2");
-    call_after_commit(db, txhooks::robust, &Trace::note, &ran, "3");
+    db.on_commit(ran.hook("1"));
+    static_cast<Connection&>(db).on_commit(&Trace::note, &ran, "2");
+    db.on_commit(txhooks::robust, &Trace::note, &ran, "3");
     call_after_commit(ran.hook("4"));
     tx.commit();
     CHECK(ran.text() == "1,2,3");
-    call_after_commit(db, ran.hook("5"));
+    db.on_commit(ran.hook("5"));
     CHECK(ran.text() == "1,2,3,5");
     tx_of_other.commit();
     CHECK(ran.text() == "1,2,3,5,4");
@@ -564,9 +564,9 @@ TEST_CASE("ambient: a coroutine carries the connection itself, and names it", "[
     std::string ran;
     const auto story = [](Fake& on, std::string& to) -> Task {
         Atomic tx{on};
-        call_after_commit(on, [&to] { to += 'a'; });
+        on.on_commit([&to] { to += 'a'; });
         co_await elsewhere;
-        call_after_commit(on, [&to] { to += 'b'; });
+        on.on_commit([&to] { to += 'b'; });
         co_await elsewhere;
         tx.commit();
     };
