@@ -46,7 +46,7 @@ int main() {
     txhooks::DetachedHooks after;
     {
         const auto db = pool.lease();
-        txhooks::atomically(*db, {.detach = &after}, [&] {
+        db->atomic({.detach = &after}, [&] {
             db->exec("CREATE TABLE report (id)");
             db->on_commit([&] {
                 free_when_hook_ran = pool.free();

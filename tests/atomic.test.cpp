@@ -128,14 +128,14 @@ TEST_CASE("atomic(fn): fn may take what runs SQL, and is called as the rvalue it
     CHECK(w.db.log() == Log{"BEGIN", "INSERT by reference", "COMMIT", "BEGIN", "COMMIT"});
 }
 
-TEST_CASE("atomically: is db.atomic for any connection", "[S30]") {
+TEST_CASE("atomic(fn): needs no template parameter", "[S30][S54]") {
     World w;
-    CHECK(atomically(w.db, [&] {
-              w.act("1");
-              return 7;
-          }) == 7);
     Connection& any = w.db;
-    CHECK_THROWS_AS(atomically(any, {.durable = true},
+    CHECK(any.atomic([&] {
+        w.act("1");
+        return 7;
+    }) == 7);
+    CHECK_THROWS_AS(any.atomic({.durable = true},
                                [&] {
                                    w.act("2");
                                    throw Oops{};

@@ -956,16 +956,16 @@ TEST_CASE("Connection: has blocks, guards, options and questions like the concre
             db.on_commit(ran.hook("2"));
             inner.commit();
         }
-        atomically(db, {.join = true}, [&] { concrete.on_commit(ran.hook("3")); });
+        db.atomic({.join = true}, [&] { concrete.on_commit(ran.hook("3")); });
         CHECK(db.in_atomic_block());
         CHECK(db.pending_hooks() == 3);
         CHECK(tx.commit() == Outcome::committed);
     }
     CHECK(ran.text() == "1,2,3");
-    CHECK(atomically(db, [&] {
-              db.set_rollback(true);
-              return 7;
-          }) == 7);
+    CHECK(db.atomic([&] {
+        db.set_rollback(true);
+        return 7;
+    }) == 7);
     db.set_on_hook_failure(HookFailure::report);
     db.atomic([&] { db.on_commit([] { throw Oops{}; }); });
     CHECK(sink.text() == "oops");

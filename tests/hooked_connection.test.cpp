@@ -232,7 +232,7 @@ TEST_CASE("HookedConnection: a class derived from a hooked one works like it", "
         db.on_commit(ran.hook("1"));
         tx.commit();
     }
-    atomically(db, [&] { db.on_commit(ran.hook("2")); });
+    db.atomic([&] { db.on_commit(ran.hook("2")); });
     Connection& any = db;
     any.on_commit(ran.hook("3"));
     CHECK(ran.text() == "1,2,3");

@@ -66,8 +66,7 @@ TEST_CASE("options: durable is refused in an open block before the database is t
 
 TEST_CASE("options: durable with join is refused, in a block or not", "[S35]") {
     HookedConnection<FakeBackend> db;
-    BlockOptions<> both{.durable = true};
-    both.join = db.log().empty();  // not known to the compiler, which would refuse it
+    const BlockOptions<> both{.durable = true, .join = true};
     CHECK_THROWS_AS(db.atomic(both, [] {}), UsageError);
     CHECK_THROWS_AS((Atomic{db, both}), UsageError);
     CHECK(db.log().empty());
@@ -106,7 +105,7 @@ TEST_CASE("options: begin options are the backend's own, and the outermost block
         Atomic tx{db, {.durable = true, .begin = {.read_only = true}}};
         tx.commit();
     }
-    atomically(db, {.begin = {.mode = Moody::Mode::immediate, .read_only = true}}, [] {});
+    db.atomic({.begin = {.mode = Moody::Mode::immediate, .read_only = true}}, [] {});
     db.atomic([] {});
     Connection& any = db;
     any.atomic([] {});

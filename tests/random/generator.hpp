@@ -108,7 +108,7 @@ private:
     Step block(unsigned depth) {
         Block& block = program_.blocks.emplace_back();
         block.id = static_cast<unsigned>(program_.blocks.size() - 1);
-        block.form = dice_.pick<Block::Form>(5);
+        block.form = dice_.pick<Block::Form>(4);
         block.end = end();
         block.join = dice_.one_in(6);
         block.durable = dice_.one_in(depth == 1 ? 8 : 32);

@@ -486,10 +486,7 @@ private:
                     throw Deliberate{};
             }
         };
-        const Result result = noting_loss(frame.transaction, [&] {
-            return frame.block->form == Block::Form::free_function ? txhooks::atomically(target, options, body)
-                                                                   : target.atomic(options, body);
-        });
+        const Result result = noting_loss(frame.transaction, [&] { return target.atomic(options, body); });
         expect(result.failed == (frame.block->end == Block::End::rollback), "atomic() returned another result");
     }
 

@@ -59,7 +59,7 @@ struct Hook {
 };
 
 struct Block {
-    enum class Form : std::uint8_t { guard, function, connection_guard, connection_function, free_function };
+    enum class Form : std::uint8_t { guard, function, connection_guard, connection_function };
     enum class End : std::uint8_t {
         commit,
         rollback,  // the function form returns a failed result

@@ -311,7 +311,7 @@ private:
                 break;
             case 4: {
                 say("result{");
-                const Result result = txhooks::atomically(*db_, options, [&] {
+                const Result result = db_->atomic(options, [&] {
                     body();
                     end();
                     return Result{how == 0};
