@@ -5,11 +5,14 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
+#include "support/foreign.hpp"
 #include "support/trace.hpp"
 
 #include <exception>
 #include <stdexcept>
 #include <string>
+
+#include <pthread.h>
 
 using namespace txhooks;
 using support::Log;
@@ -110,6 +113,32 @@ TEST_CASE("error sink: what it throws is dropped", "[S22]") {
     CHECK(calls == 3);
     CHECK(db.usable());
 }
+
+TEST_CASE("error sink: an exception of another language is null, and the sentence says so", "[S22]") {
+    const detail::Reporter report;
+    CHECK(stderr_of([&] { report.failure("txhooks: a robust hook threw", nullptr); }) ==
+          "txhooks: a robust hook threw (an exception of another language)\n");
+    CHECK(stderr_of([&] { report.failure("txhooks: a robust hook threw", std::make_exception_ptr(Oops{})); }) ==
+          "txhooks: a robust hook threw: oops\n");
+    CHECK(stderr_of([&] { report("txhooks: what happened"); }) == "txhooks: what happened\n");
+}
+
+TEST_CASE("error sink: an exception of another language thrown by it is dropped too", "[S22]") {
+    Db db;
+    db.set_error_sink([](void*, const char*, const std::exception_ptr&) { support::raise_foreign(); }, nullptr);
+    { const Atomic tx{db}; }
+    CHECK(db.usable());
+}
+
+#if defined __GLIBC__ && defined __GLIBCXX__
+TEST_CASE("error sink: to end the thread in it ends the program", "[S22]") {
+    const support::ProcessEnd end = support::end_of_process([] {
+        const detail::Reporter report{[](void*, const char*, const std::exception_ptr&) { pthread_exit(nullptr); }};
+        report("txhooks: what happened");
+    });
+    CHECK(end.said.find("FATAL: exception not rethrown") != std::string::npos);
+}
+#endif
 
 TEST_CASE("error sink: each connection has its own", "[S22][S56]") {
     Db a;

@@ -87,8 +87,7 @@ TEST_CASE("HookError: has the place, the counts and the cause, and its text says
     CHECK(error.not_run() == 5);
     CHECK(error.failed() == 1);
     CHECK(std::string{error.what()} ==
-          "txhooks: the transaction is committed, but hook number 3 threw (cause() has the exception); 1 failed, 5 did "
-          "not run");
+          "txhooks: the transaction is committed, but hook number 3 threw (1 failed, 5 did not run): oops");
     const HookError copy = error;
     CHECK(std::string{copy.what()} == error.what());
     CHECK(copy.cause() == error.cause());
@@ -107,6 +106,44 @@ TEST_CASE("HookError: can never be taken for a failed commit", "[S20]") {
         CHECK_THROWS_AS(std::rethrow_exception(error.cause()), TransactionAborted);
     }
     CHECK_FALSE(as_other_family);
+}
+
+TEST_CASE("HookError: says of an exception of another language that it was one", "[S20]") {
+    const HookError error{0, 0, 1, nullptr};
+    CHECK(
+        std::string{error.what()} ==
+        "txhooks: the transaction is committed, but hook number 1 threw an exception of another language (1 failed, 0 "
+        "did not run)");
+    CHECK_FALSE(error.cause());
+}
+
+TEST_CASE("errors: the text ends with that of the cause, as far down as causes go", "[S20][S34][S48][S50]") {
+    const auto ends_with = [](const Error& error, const std::string& end) {
+        const std::string text = error.what();
+        return text.size() > end.size() and text.substr(text.size() - end.size()) == end;
+    };
+    const auto smtp = std::make_exception_ptr(std::runtime_error{"smtp down: 451"});
+    CHECK(ends_with(HookError{2, 0, 1, smtp}, "hook number 3 threw (1 failed, 0 did not run): smtp down: 451"));
+    CHECK(ends_with(CommitUnknown{smtp}, "before doing the work again: smtp down: 451"));
+    CHECK(ends_with(TransactionLost{Outcome::unknown, smtp}, "its hooks are discarded: smtp down: 451"));
+    CHECK(ends_with(TransactionAborted{smtp}, "something in it failed: smtp down: 451"));
+    CHECK(ends_with(TransactionAborted{std::make_exception_ptr(CommitUnknown{smtp})}, "work again: smtp down: 451"));
+    CHECK(ends_with(TransactionAborted{std::make_exception_ptr(42)}, ": an exception that is not a std::exception"));
+
+    CHECK(ends_with(TransactionAborted{}, "something in it failed"));
+    CHECK(ends_with(CommitUnknown{nullptr}, "before doing the work again"));
+    CHECK(ends_with(TransactionLost{Outcome::committed}, "its hooks are discarded"));
+}
+
+TEST_CASE("errors: the text of the cause is copied at the throw, up to 399 bytes") {
+    const std::string sentence = TransactionAborted{}.what();
+    const auto text = [](const std::string& cause) {
+        return std::string{TransactionAborted{std::make_exception_ptr(std::runtime_error{cause})}.what()};
+    };
+    CHECK(text(std::string(399, 'x')) == sentence + ": " + std::string(399, 'x'));
+    CHECK(text(std::string(1000, 'x')) == sentence + ": " + std::string(399, 'x'));
+    const CommitUnknown longest{std::make_exception_ptr(std::runtime_error{std::string(1000, 'y')})};
+    CHECK(std::string{longest.what()} == CommitUnknown{nullptr}.what() + (": " + std::string(399, 'y')));
 }
 
 TEST_CASE("EngineError: copies the engine's code, SQLSTATE and text") {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <txhooks/detail/exception_text.hpp>
+
 #include <cstdio>
 #include <exception>
 
 namespace txhooks {
 
 /// Where failures go that no caller can be given: a robust hook that threw, a ROLLBACK that failed in a destructor.
-/// `what` is one sentence of ours; `error` is the exception, or null where there was none.
-/// What a sink throws is dropped.
+/// `what` is one sentence of ours. `error` is the exception; null where there was none, or where it was one of another
+/// language, which no `exception_ptr` can hold: then `what` says so.
+/// What a sink throws is dropped. It is called where nothing may leave: to end the thread in it (pthread_exit,
+/// pthread_cancel) ends the program.
 using ErrorSink = void (*)(void* context, const char* what, const std::exception_ptr& error);
 
 /// The default sink: one line on stderr.
@@ -17,13 +21,7 @@ inline void print_to_stderr(void*, const char* what, const std::exception_ptr& e
         std::fprintf(stderr, "%s\n", what);
         return;
     }
-    try {
-        std::rethrow_exception(error);
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "%s: %s\n", what, e.what());
-    } catch (...) {
-        std::fprintf(stderr, "%s: an exception that is not a std::exception\n", what);
-    }
+    detail::with_text_of(error, [what](const char* text) { std::fprintf(stderr, "%s: %s\n", what, text); });
 }
 
 /// What to do when a hook throws. Everywhere: the data stays committed, and a `robust` hook's failure goes to the sink.
@@ -46,6 +44,14 @@ struct Reporter {
         } catch (...) {
             // There is no place left to report to.
         }
+    }
+
+    // The same for what a `catch (...)` has caught: null is an exception of another language.
+    [[gnu::cold, gnu::noinline]] void failure(const char* what, const std::exception_ptr& error) const noexcept {
+        if (error) return (*this)(what, error);
+        char text[300];
+        std::snprintf(text, sizeof text, "%s (an exception of another language)", what);
+        (*this)(text);
     }
 };
 

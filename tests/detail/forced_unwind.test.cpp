@@ -12,7 +12,7 @@
 using support::raise_foreign;
 using txhooks::detail::ForcedUnwind;
 
-#ifdef __GLIBC__
+#if defined __GLIBC__ && defined __GLIBCXX__
 TEST_CASE("ForcedUnwind: is what unwinds a thread that ends itself, and lets it end") {
     int let_on = 0;
     int swallowed = 0;
