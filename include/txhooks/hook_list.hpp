@@ -58,6 +58,7 @@ public:
         else
             emplace<true>([&]() -> Stored {
                 const Fence fence{*this, mark()};
+                const Busy busy{*this};
                 return static_cast<Hook&&>(hook);
             });
     }
@@ -76,7 +77,7 @@ public:
 
     /// Destroys the hooks behind `from`, in order of registration, without running them. O(n) of those.
     /// What their destructors push stays, behind `from`.
-    void discard(Mark from) noexcept {
+    [[gnu::always_inline]] void discard(Mark from) noexcept {
         if (busy()) [[unlikely]]
             return discard_fenced(from);
         fence_ = mark();
@@ -93,24 +94,28 @@ private:
     class Fence {
     public:
         Fence(HookList& list, Mark from) noexcept
-            : list_{list}, outer_{list.busy() ? list.fence_ : list.start()}, here_{list.mark()}, busy_{list} {
-            if (list.before(from, outer_))
-                detail::die(
-                    "txhooks: hooks were run or discarded from a mark older than the hook that is being copied, "
-                    "called or destroyed, or than a Run that is not over");
+            : list_{list}, outer_{list.busy() ? list.behind_fence(from) : list.start()}, here_{list.mark()} {
             list.fence_ = here_;
         }
         Fence(const Fence&) = delete;
         Fence& operator=(const Fence&) = delete;
         // One that goes before a later one does (in a coroutine) leaves none: nothing is refused that is right.
-        ~Fence() { list_.fence_ = list_.fence_ == here_ ? outer_ : list_.start(); }
+        [[gnu::always_inline]] ~Fence() { list_.fence_ = list_.fence_ == here_ ? outer_ : list_.start(); }
 
     private:
         HookList& list_;
         Mark outer_;
         Mark here_;
-        Busy busy_;
     };
+
+    // Where the fence is that `from` lies behind.
+    [[gnu::noinline]] Mark behind_fence(Mark from) const noexcept {
+        if (before(from, fence_))
+            detail::die(
+                "txhooks: hooks were to be run or discarded from a mark older than the hook that is being copied, "
+                "called or destroyed, or than a Run that is not over; until then end only what began since");
+        return fence_;
+    }
 
     [[gnu::noinline]] void discard_fenced(Mark from) noexcept {
         const Fence fence{*this, from};
@@ -130,13 +135,13 @@ public:
     Run(HookList& list, Mark from) noexcept : fence_{list, from}, run_{list, from} {}
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
-    ~Run() {
+    [[gnu::always_inline]] ~Run() {
         if (calling_) detail::die("txhooks: a HookList::Run was destroyed by one of its own hooks");
     }
 
     /// Runs every hook that has not run.
     /// Throws what a hook throws; that hook is gone then, and calling this again runs the ones after it.
-    void operator()() {
+    [[gnu::always_inline]] void operator()() {
         const Calling calling{calling_};
         run_();
     }
