@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <txhooks/detail/cxx20.hpp>
+
 namespace txhooks {
 
 /// How a transaction ended, as far as it is proven.

@@ -11,6 +11,8 @@
 // to no object: never look at it. (UBSan of GCC reports that, as it does for libstdc++'s own handlers: the check is
 // called `null`.)
 
+#include <txhooks/detail/cxx20.hpp>
+
 #include <exception>
 
 #ifdef __GLIBCXX__
