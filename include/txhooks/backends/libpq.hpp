@@ -153,12 +153,14 @@ public:
         if (was_ours && lost) throw TransactionLost{outcome};
     }
 
-    void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
-    void release(unsigned n) { numbered("RELEASE txhooks_%u", n); }
+    void savepoint(unsigned n) { numbered("SAVEPOINT", n); }
+    void release(unsigned n) { numbered("RELEASE", n); }
     void rollback_to(unsigned n) {
         finish_what_is_running();
         if (state() == ConnectionState::lost) throw TransactionLost{fate()};
-        numbered("ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n);
+        char sql[80];
+        std::snprintf(sql, sizeof sql, "ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n, n);
+        execute(sql);
     }
 
     ConnectionState state() const noexcept {
@@ -242,9 +244,9 @@ private:
         throw EngineError{error};
     }
 
-    void numbered(const char* pattern, unsigned n) {
-        char sql[80];
-        std::snprintf(sql, sizeof sql, pattern, n, n);
+    void numbered(const char* verb, unsigned n) {
+        char sql[40];
+        std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
         execute(sql);
     }
 

@@ -138,9 +138,13 @@ public:
         if (was_ours && error) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
     }
 
-    void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
-    void release(unsigned n) { numbered("RELEASE txhooks_%u", n); }
-    void rollback_to(unsigned n) { numbered("ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n); }
+    void savepoint(unsigned n) { numbered("SAVEPOINT", n); }
+    void release(unsigned n) { numbered("RELEASE", n); }
+    void rollback_to(unsigned n) {
+        char sql[80];
+        std::snprintf(sql, sizeof sql, "ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n, n);
+        execute_nested(sql);
+    }
 
     ConnectionState state() const noexcept {
         if (unfinished_) return ConnectionState::lost;
@@ -191,9 +195,13 @@ private:
         }
     }
 
-    void numbered(const char* pattern, unsigned n) {
-        char sql[80];
-        std::snprintf(sql, sizeof sql, pattern, n, n);
+    void numbered(const char* verb, unsigned n) {
+        char sql[40];
+        std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
+        execute_nested(sql);
+    }
+
+    void execute_nested(const char* sql) {
         const std::exception_ptr error = failure_of(sql);
         if (!error) return;
         const std::string state = postgres::detail::pqxx_sqlstate(error);

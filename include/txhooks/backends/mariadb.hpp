@@ -183,7 +183,7 @@ public:
             if (done("BEGIN NOT ATOMIC ROLLBACK TO SAVEPOINT txhooks_0;ROLLBACK AND NO CHAIN NO RELEASE;END")) return;
             const EngineError seen = this->error(Outcome::unknown);
             error = std::make_exception_ptr(seen);
-            if (!refresh()) throw EngineError{seen};
+            if (!ask_state()) throw EngineError{seen};
             if (!in_transaction() || seen.code() == detail::er_no_such_savepoint) break;
         }
         if (!was_ours || in_transaction())
@@ -193,13 +193,13 @@ public:
 
     void savepoint(unsigned n) {
         refuse_unread();
-        if (!run_numbered("SAVEPOINT txhooks_%u", n)) fail();
+        if (!run_numbered("SAVEPOINT", n)) fail();
         if (!in_transaction()) throw TransactionLost{Outcome::unknown};  // the savepoint of no transaction
     }
 
     void release(unsigned n) {
         refuse_unread();
-        if (!run_numbered("RELEASE SAVEPOINT txhooks_%u", n)) fail();
+        if (!run_numbered("RELEASE SAVEPOINT", n)) fail();
     }
 
     void rollback_to(unsigned n) {
@@ -275,7 +275,7 @@ private:
 
     [[gnu::cold, gnu::noinline]] ConnectionState unexpected_state() const noexcept {
         if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = Ending::by_success;
-        const bool gone = !unread() && !refresh();
+        const bool gone = !unread() && !ask_state();
         if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = Ending::by_error;
         if (gone || (ours_ && !in_transaction())) return ConnectionState::lost;
         return ours_ || !is_idle() ? ConnectionState::open : ConnectionState::idle;
@@ -316,9 +316,9 @@ private:
         return done(std::string_view{sql});
     }
     bool send(std::string_view sql) const noexcept { return mysql_real_query(db_, sql.data(), sql.size()) == 0; }
-    bool run_numbered(const char* pattern, unsigned n) const noexcept {
+    bool run_numbered(const char* verb, unsigned n) const noexcept {
         char sql[64];
-        const int size = std::snprintf(sql, sizeof sql, pattern, n);
+        const int size = std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
         return send({sql, static_cast<std::size_t>(size)});
     }
 
@@ -331,7 +331,7 @@ private:
 
     // An error says nothing about the transaction, and leaves what the client knows of it as it was; an OK does. False:
     // the connection is gone.
-    bool refresh() const noexcept { return insist("DO 0"); }
+    bool ask_state() const noexcept { return insist("DO 0"); }
 
     EngineError error(Outcome outcome) const noexcept {
         return {static_cast<int>(mysql_errno(db_)), mysql_sqlstate(db_), mysql_error(db_), outcome};
@@ -342,7 +342,7 @@ private:
         const EngineError seen = error(Outcome::unknown);
         if (seen.code() == detail::er_no_such_savepoint)
             throw TransactionLost{Outcome::unknown, std::make_exception_ptr(seen)};
-        const Outcome outcome = !refresh()         ? Outcome::unknown
+        const Outcome outcome = !ask_state()       ? Outcome::unknown
                                 : in_transaction() ? Outcome::still_open
                                                    : Outcome::rolled_back;
         throw EngineError{seen.code(), seen.sqlstate(), seen.what(), outcome};
@@ -377,7 +377,7 @@ private:
         if (code == detail::er_no_such_savepoint) return {Outcome::unknown, std::make_exception_ptr(seen), true};
         const bool proves_nothing = !detail::is_from_server(code) || code == detail::er_connection_killed ||
                                     code == detail::er_error_during_commit;
-        if (proves_nothing || !refresh()) return ended(seen, Outcome::unknown);
+        if (proves_nothing || !ask_state()) return ended(seen, Outcome::unknown);
         if (!in_transaction()) {
             // These come from COMMIT alone; others may have come after it, where we cannot tell.
             const bool from_commit = released || code == detail::er_lock_wait_timeout || code == detail::er_deadlock ||

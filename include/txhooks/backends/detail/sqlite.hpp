@@ -77,12 +77,12 @@ public:
         savepoint,
         release = savepoint + kept_levels,
         rollback_to = release + kept_levels,
-        slots = rollback_to + kept_levels,
+        slot_count = rollback_to + kept_levels,
     };
 
 private:
     sqlite3* db_;
-    sqlite3_stmt* kept_[slots] = {};
+    sqlite3_stmt* kept_[slot_count] = {};
 };
 
 // What does not depend on the witness.
