@@ -8,6 +8,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -82,8 +83,43 @@ struct ForeignFuture {
     int get() { return 1; }
 };
 
+// For one kind of value only.
+struct RvalueAwaiter {
+    bool await_ready() && { return true; }
+};
+struct ConstRvalueAwaitable {
+    std::suspend_never operator co_await() const&& { return {}; }
+};
+struct LvalueAwaitable {
+    std::suspend_never operator co_await() & { return {}; }
+};
+struct FreeRvalueAwaitable {};
+[[maybe_unused]] std::suspend_never operator co_await(FreeRvalueAwaitable&&) {
+    return {};
+}
+struct AwaitableByValue {
+    AwaitableByValue(AwaitableByValue&&) = default;
+};
+[[maybe_unused]] std::suspend_never operator co_await(AwaitableByValue) {
+    return {};
+}
+struct RvalueFuture {
+    void wait() && {}
+    int get() && { return 1; }
+};
+struct MixedFuture {
+    void wait() & {}
+    int get() && { return 1; }
+};
+
+// For none.
+struct DeletedAwaitable {
+    std::suspend_never operator co_await() & = delete;
+    std::suspend_never operator co_await() && = delete;
+};
+
 struct OnlyGet {
-    int get() { return 1; }
+    int get() && { return 1; }
 };
 
 struct OnlyWait {
@@ -321,10 +357,20 @@ TEST_CASE("Asynchronous: futures, coroutines and awaiters, and nothing else", "[
     STATIC_REQUIRE(detail::Asynchronous<std::suspend_never>);
     STATIC_REQUIRE(detail::Asynchronous<MemberAwaitable>);
     STATIC_REQUIRE(detail::Asynchronous<FreeAwaitable>);
+    STATIC_REQUIRE(detail::Asynchronous<RvalueAwaiter>);
+    STATIC_REQUIRE(detail::Asynchronous<ConstRvalueAwaitable>);
+    STATIC_REQUIRE(detail::Asynchronous<LvalueAwaitable>);
+    STATIC_REQUIRE(detail::Asynchronous<FreeRvalueAwaitable>);
+    STATIC_REQUIRE(detail::Asynchronous<AwaitableByValue>);
+    STATIC_REQUIRE(detail::Asynchronous<RvalueFuture>);
+    STATIC_REQUIRE(detail::Asynchronous<MixedFuture>);
 
     STATIC_REQUIRE_FALSE(detail::Asynchronous<void>);
     STATIC_REQUIRE_FALSE(detail::Asynchronous<bool>);
     STATIC_REQUIRE_FALSE(detail::Asynchronous<int*>);
+    STATIC_REQUIRE_FALSE(detail::Asynchronous<int[2]>);
+    STATIC_REQUIRE_FALSE(detail::Asynchronous<std::optional<int>>);
+    STATIC_REQUIRE_FALSE(detail::Asynchronous<DeletedAwaitable>);
     STATIC_REQUIRE_FALSE(detail::Asynchronous<std::string>);
     STATIC_REQUIRE_FALSE(detail::Asynchronous<std::unique_ptr<int>>);
     STATIC_REQUIRE_FALSE(detail::Asynchronous<std::reference_wrapper<int>>);

@@ -7,14 +7,32 @@
 
 namespace txhooks::detail {
 
+// What can be said of T& or of T&&: a function may be for one of them only. What it returns need not be complete.
+template <class Ref>
+concept Awaitable = requires(Ref r) { typename std::void_t<decltype(static_cast<Ref>(r).await_ready())>; } ||
+                    requires(Ref r) { typename std::void_t<decltype(static_cast<Ref>(r).operator co_await())>; } ||
+                    requires(Ref r) { typename std::void_t<decltype(operator co_await(static_cast<Ref>(r)))>; };
+template <class Ref>
+concept Waits = requires(Ref r) { typename std::void_t<decltype(static_cast<Ref>(r).wait())>; };
+template <class Ref>
+concept Gets = requires(Ref r) { typename std::void_t<decltype(static_cast<Ref>(r).get())>; };
+
+// A coroutine for std::coroutine_traits alone. <coroutine> would add a fifth to what is included here, so it is not: its
+// include guards (libstdc++, libc++) tell whether somebody else has, as who has such a type did before. A type that
+// tells at once whether it has a value is a result, even if it can be written as a coroutine (folly::Expected).
+#if defined(_GLIBCXX_COROUTINE) || defined(_LIBCPP_COROUTINE)
+template <class T>
+concept CoroutineByTraits = !std::is_void_v<T> && requires { typename std::coroutine_traits<T>::promise_type; } &&
+                            !requires(const T& t) { t.has_value(); };
+#else
+template <class T>
+concept CoroutineByTraits = false;
+#endif
+
 // A coroutine or a future: calling the function that returned it did not do the work yet.
 template <class T>
-concept Asynchronous = requires { typename T::promise_type; } || requires(T& t) { t.await_ready(); } || requires(T& t) {
-    t.operator co_await();
-} || requires(T& t) { operator co_await(t); } || requires(T& t) {
-    t.wait();
-    t.get();
-};
+concept Asynchronous = requires { typename T::promise_type; } || CoroutineByTraits<T> || Awaitable<T&> ||
+                       Awaitable<T&&> || ((Waits<T&> || Waits<T&&>) && (Gets<T&> || Gets<T&&>));
 
 // A union is no base of itself.
 template <class Object, class Class>
