@@ -37,7 +37,6 @@ struct Reporter {
     ErrorSink sink = print_to_stderr;
     void* context = nullptr;
 
-    void failure(const char* what, const std::exception_ptr& error) const noexcept { (*this)(what, error); }
     void operator()(const char* what, const std::exception_ptr& error = nullptr) const noexcept {
         try {
             sink(context, what, error);
