@@ -33,7 +33,7 @@
 namespace {
 
 using namespace std::chrono_literals;
-using asio::experimental::awaitable_operators::operator||;
+using namespace asio::experimental::awaitable_operators;
 
 using Connection = std::unique_ptr<PGconn, void (*)(PGconn*)>;
 using Result = std::unique_ptr<PGresult, void (*)(PGresult*)>;
@@ -51,8 +51,8 @@ public:
     Session(asio::io_context& io, const char* server) : conn_{connect(server)}, socket_{io, PQsocket(conn_.get())} {}
     ~Session() { close(); }
 
-    // Returns the command tag of the answer, "" for an error. Who waits no longer, because it was cancelled or
-    // destroyed, leaves a connection on which an answer is still to come: it is of no use to anybody, and closed.
+    // Returns the command tag of the answer. Who waits for it no longer, cancelled or destroyed, leaves a connection on
+    // which an answer is still to come: that is of no use to anybody, and closed.
     asio::awaitable<std::string> run(std::string sql) {
         struct Unanswered {
             Session* session;
@@ -60,18 +60,20 @@ public:
                 if (session != nullptr) session->close();
             }
         } unanswered{this};
-        std::string tag;
-        if (PQsendQuery(conn_.get(), sql.c_str()) == 0) co_return tag;
+        std::string tag, error;
+        if (PQsendQuery(conn_.get(), sql.c_str()) == 0) throw std::runtime_error{"cannot send: " + sql};
         while (true) {
             while (PQisBusy(conn_.get()) != 0) {
                 co_await socket_.async_wait(socket_.wait_read, asio::use_awaitable);
-                if (PQconsumeInput(conn_.get()) == 0) co_return "";
+                if (PQconsumeInput(conn_.get()) == 0) throw std::runtime_error{"no answer: " + sql};
             }
             const Result result{PQgetResult(conn_.get()), &PQclear};
             if (not result) break;
             tag = PQcmdStatus(result.get());
+            error = PQresultErrorMessage(result.get());
         }
         unanswered.session = nullptr;
+        if (not error.empty()) throw std::runtime_error{error};
         co_return tag;
     }
 
@@ -114,6 +116,7 @@ public:
     txhooks::HookList& hooks() { return hooks_; }
 
     asio::awaitable<void> commit() {
+        if (session_.idle()) throw std::logic_error{"somebody ended the transaction"};  // COMMIT would succeed
         ending_ = in_doubt;
         const std::string tag = co_await session_.run("COMMIT");
         // Until the hooks have run there must be no other co_await: it throws if a timeout came with the answer.
@@ -151,7 +154,11 @@ asio::awaitable<void> sign_up(asio::io_context& io, const char* server, std::str
 
     // Takes a while, during which others go on. Bob's fails, and nobody looks at that.
     const bool hangs = name == "Dora" or name == "Fay";
-    co_await session.run(name == "Bob" ? "SELECT 1 / 0" : hangs ? "SELECT pg_sleep(3)" : "SELECT pg_sleep(0.01)");
+    try {
+        co_await session.run(name == "Bob" ? "SELECT 1 / 0" : hangs ? "SELECT pg_sleep(3)" : "SELECT pg_sleep(0.01)");
+    } catch (const std::runtime_error&) {
+        if (name != "Bob") throw;
+    }
     co_await tx.commit();
 }
 
