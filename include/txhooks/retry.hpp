@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -19,6 +20,32 @@
 #include <type_traits>
 
 namespace txhooks {
+
+namespace detail {
+
+// A function that may be given as a function or a lambda. It must be noexcept: it is asked while an error is handled.
+class TransientTest {
+public:
+    using Function = bool (*)(const std::exception_ptr&) noexcept;
+
+    constexpr TransientTest(std::nullptr_t = nullptr) noexcept {}
+    template <class F>
+        requires(!std::same_as<F, TransientTest>)
+    constexpr TransientTest(const F& function) noexcept {
+        constexpr bool fits = std::convertible_to<const F&, Function>;
+        static_assert(fits,
+                      "txhooks: RetryPolicy::transient is a function, or a lambda without captures, that is noexcept: "
+                      "[](const std::exception_ptr& error) noexcept { return ...; }");
+        if constexpr (fits) function_ = function;
+    }
+
+    constexpr operator Function() const noexcept { return function_; }
+
+private:
+    Function function_ = nullptr;
+};
+
+}  // namespace detail
 
 /// How often `retry` tries, and what happens in between.
 struct RetryPolicy {
@@ -29,7 +56,8 @@ struct RetryPolicy {
     std::chrono::nanoseconds first_delay = std::chrono::milliseconds{10};
     std::chrono::nanoseconds longest_delay = std::chrono::seconds{1};
     /// Which errors are worth another attempt, besides those the adapter knows: exceptions of your own.
-    bool (*transient)(const std::exception_ptr& error) noexcept = nullptr;
+    /// `bool (*)(const std::exception_ptr& error) noexcept`; `error` is never null.
+    detail::TransientTest transient = nullptr;
     /// Called before each pause, outside the block, with the number of the attempt that failed, from 1, and its error.
     /// What it throws ends `retry`.
     std::function<void(unsigned failed_attempt, const std::exception_ptr& error)> before_retry = nullptr;
@@ -52,6 +80,7 @@ concept BackendTells = requires(Db& db) { requires TellsTransient<std::remove_cv
 
 template <class Db>
 bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_ptr& error) noexcept {
+    if (!error) return false;  // of another language, or the thread is being ended
     const auto cause_is = [&](const Error& e) { return e.cause() && is_worth_a_retry(db, policy, e.cause()); };
     try {
         std::rethrow_exception(error);
@@ -143,6 +172,8 @@ private:
 /// code does not belong into a block, and less into this one.) After a `CommitUnknown` that a `Doubt` resolves to
 /// `rolled_back`, call `retry` again, on a new connection.
 ///
+/// An exception of another language is not transient and passes through.
+///
 /// Throws: `UsageError` before the first attempt in an open block (only the outermost can be done again), and on a
 /// connection whose transient errors nobody tells; else the error of the last attempt, as it was.
 template <class Db, class Fn>
@@ -164,13 +195,15 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
         const auto once = [&]<class... Sql>(Sql&&... sql) -> decltype(auto)
             requires std::invocable<Fn&, Sql...>
         {
+            std::exception_ptr thrown;
             try {
                 return detail::invoke(fn, static_cast<Sql&&>(sql)...);
             } catch (...) {
-                if (detail::is_worth_a_retry(db, policy, std::current_exception()))
-                    in_doubt = !detail::roll_back_for_sure(db, std::current_exception());
-                throw;
+                thrown = std::current_exception();
+                if (!detail::is_worth_a_retry(db, policy, thrown)) throw;
             }
+            in_doubt = !detail::roll_back_for_sure(db, thrown);
+            std::rethrow_exception(thrown);
         };
         try {
             return db.atomic(options, once);
