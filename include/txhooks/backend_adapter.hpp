@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <txhooks/detail/failure.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/outcome.hpp>
 
@@ -18,7 +19,11 @@ struct CommitResult {
     std::exception_ptr error = nullptr;
     /// The transaction had ended before COMMIT was sent; `outcome` says what became of it.
     bool lost = false;
+    /// The engine reported an error, also where `error` is null: an exception of another language is in no
+    /// `exception_ptr`. With an `error` it need not be set.
     bool failed = false;
+
+    bool reported_error() const noexcept { return failed || error != nullptr; }
 };
 
 /// The begin options of a backend that has none.
@@ -83,22 +88,18 @@ void begin_with(T& target, const Options& options) {
 // is no proof of a rollback: a driver may throw after the reply, so an error with the connection idle is in doubt.
 template <class State, class Commit>
 CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
-    std::exception_ptr error;
-    try {
-        commit();
-    } catch (...) {
-        error = std::current_exception();
-    }
+    const Failure failure = attempt(commit);
+    CommitResult result{failure ? Outcome::unknown : Outcome::committed, failure.error, false, failure.failed};
     if constexpr (HasState<State>) {
         const ConnectionState state = state_of.state();
-        if (error && (state == ConnectionState::open || state == ConnectionState::failed))
-            return {Outcome::still_open, static_cast<std::exception_ptr&&>(error)};
-        if (!error && state != ConnectionState::idle)
+        if (result.failed && (state == ConnectionState::open || state == ConnectionState::failed))
+            result.outcome = Outcome::still_open;
+        if (!result.failed && state != ConnectionState::idle)
             return {Outcome::unknown, std::make_exception_ptr(UsageError{
                                           "txhooks: COMMIT reported success, but the backend still says it is in a "
                                           "transaction"})};
     }
-    return {error ? Outcome::unknown : Outcome::committed, static_cast<std::exception_ptr&&>(error)};
+    return result;
 }
 
 }  // namespace detail
@@ -124,7 +125,8 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 /// SQL derives from `SqlAdapter` and writes two functions.
 ///
 /// A verb that finds the transaction gone may throw `TransactionLost`. Without `state()`, a raw BEGIN of the user's is
-/// not seen and an error from COMMIT is in doubt.
+/// not seen and an error from COMMIT is in doubt. Verbs may throw exceptions of another language. Where `noexcept` is
+/// written above, and in every `commit()`, to end the thread (pthread_exit, pthread_cancel) ends the program.
 template <class Backend>
 class BackendAdapter {
     static_assert(detail::Transactional<Backend>,
@@ -217,36 +219,23 @@ public:
 
     CommitResult commit() noexcept {
         if constexpr (witness == SqlWitness::savepoint) {
-            try {
-                self().release(0);
-            } catch (...) {
-                return {Outcome::unknown, std::current_exception(), true};
-            }
+            if (const detail::Failure gone = detail::attempt([this] { self().release(0); }))
+                return {Outcome::unknown, gone.error, true, true};
         }
         CommitResult result = detail::commit_by_state(self(), [this] { self().execute("COMMIT"); });
         if constexpr (witness == SqlWitness::savepoint) {
-            if (result.outcome == Outcome::still_open) {
-                try {
-                    self().savepoint(0);  // or the next commit() would take its absence for a loss
-                } catch (...) {
-                    return {Outcome::unknown, static_cast<std::exception_ptr&&>(result.error)};
-                }
-            }
+            // Without it the next commit() would look like a loss.
+            if (result.outcome == Outcome::still_open && detail::attempt([this] { self().savepoint(0); }))
+                result.outcome = Outcome::unknown;
         }
         return result;
     }
 
     void rollback() {
-        if constexpr (witness == SqlWitness::savepoint) {
-            try {
-                self().rollback_to(0);
-            } catch (...) {
-                std::exception_ptr error = std::current_exception();
-                self().execute("ROLLBACK");
-                throw TransactionLost{Outcome::unknown, static_cast<std::exception_ptr&&>(error)};
-            }
-        }
+        detail::Failure gone;
+        if constexpr (witness == SqlWitness::savepoint) gone = detail::attempt([this] { self().rollback_to(0); });
         self().execute("ROLLBACK");
+        if (gone) throw TransactionLost{Outcome::unknown, gone.error};
     }
 
     void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
