@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 #include <memory>
+#include <thread>
 
 #include <unwind.h>
 
@@ -22,15 +23,23 @@ namespace support {
 }
 
 /// Whether `act()` throws, and that is no C++ exception. A C++ exception passes through.
+///
+/// It runs on a thread of its own: in libstdc++ a `throw;` of such an exception leaves `std::uncaught_exceptions()` one
+/// too high for the rest of the thread, and Catch2's sections go by that.
 template <class Act>
 bool raises_foreign(Act act) {
-    try {
-        act();
-    } catch (...) {
-        if (std::current_exception()) throw;
-        return true;
-    }
-    return false;
+    bool raised = false;
+    std::exception_ptr error;
+    std::thread{[&] {
+        try {
+            act();
+        } catch (...) {
+            error = std::current_exception();
+            raised = true;
+        }
+    }}.join();
+    if (error) std::rethrow_exception(error);
+    return raised;
 }
 
 }  // namespace support

@@ -81,6 +81,36 @@ TEST_CASE("Faults: a lost connection calls lose() and throws ConnectionLostError
     CHECK(trace.text() == "done,lost,lost");
 }
 
+TEST_CASE("Faults: code may be called at a verb, which goes on if that returns") {
+    Faults faults;
+    Trace trace;
+    const auto work = [&] { trace.note("work"); };
+    faults.act(Verb::begin, When::before_effect, [&] {
+        trace.note("before");
+        faults.act(Verb::begin, When::before_effect, [&] { trace.note("planned meanwhile"); });
+    });
+    faults.act(Verb::begin, When::after_effect, [&] { trace.note("after"); });
+    faults.act(Verb::begin, When::after_effect, [] { throw Oops{}; }, 3);
+    faults.around(Verb::begin, work);
+    CHECK(trace.text() == "before,work,after");
+    trace.clear();
+    faults.around(Verb::begin, work);
+    CHECK(trace.text() == "planned meanwhile,work");
+    CHECK_THROWS_AS(faults.around(Verb::begin, work), Oops);
+    CHECK(faults.planned() == 0);
+}
+
+TEST_CASE("Faults: of those due at one call the first that throws wins") {
+    Faults faults;
+    Trace trace;
+    faults.fail(Verb::commit, When::after_effect, 1);
+    faults.fail(Verb::commit, When::after_effect, 2);
+    faults.act(Verb::commit, When::before_effect, [&] { trace.note("before"); });
+    CHECK(thrown_by<int>([&] { faults.around(Verb::commit, [&] { trace.note("work"); }); }) == 1);
+    CHECK(trace.text() == "before,work");
+    CHECK(faults.planned() == 0);
+}
+
 TEST_CASE("FaultyAdapter: passes every verb on while nothing is planned") {
     Faulty db;
     Trace ran;

@@ -134,7 +134,7 @@ public:
             });
         } catch (...) {
             // The driver threw: the engine is still in the transaction, or nothing is proven.
-            result = {open_ && id_ == ours_ ? Outcome::still_open : Outcome::unknown, std::current_exception()};
+            result = {is_ours() ? Outcome::still_open : Outcome::unknown, std::current_exception(), false, true};
         }
         if (result.outcome != Outcome::still_open) ours_ = none;
         return result;

@@ -34,6 +34,7 @@ public:
 ///     db.faults.fail(Verb::release, When::before_effect, std::runtime_error{"disk full"});
 ///     db.faults.fail(Verb::commit, When::after_effect, 42, 3);              // the third commit from now, an int
 ///     db.faults.lose_connection(Verb::commit, When::after_effect);
+///     db.faults.act(Verb::begin, When::before_effect, [&] { ... });         // what a driver's callback would do
 ///
 /// Each happens once.
 class Faults {
@@ -41,12 +42,21 @@ public:
     /// Makes the `nth` call of `verb` from now throw `exception`, of any type.
     template <class Exception>
     void fail(Verb verb, When when, Exception exception, std::size_t nth = 1) {
-        planned_.push_back({verb, when, nth, std::make_exception_ptr(std::move(exception)), false});
+        const std::exception_ptr error = std::make_exception_ptr(std::move(exception));
+        act(verb, when, [error] { std::rethrow_exception(error); }, nth);
     }
 
     /// Makes the `nth` call of `verb` from now lose the connection (by calling `lose`) and throw `ConnectionLostError`.
     void lose_connection(Verb verb, When when, std::size_t nth = 1) {
-        planned_.push_back({verb, when, nth, std::make_exception_ptr(ConnectionLostError{}), true});
+        planned_.push_back({verb, when, nth, [](const Faults& self) {
+                                self.lose();
+                                throw ConnectionLostError{};
+                            }});
+    }
+
+    /// Makes the `nth` call of `verb` from now call `what()`, which may throw, an exception of another language too.
+    void act(Verb verb, When when, std::function<void()> what, std::size_t nth = 1) {
+        planned_.push_back({verb, when, nth, [what = std::move(what)](const Faults&) { what(); }});
     }
 
     /// How many have not happened yet.
@@ -58,13 +68,13 @@ public:
     /// What losing the connection means; a fake backend sets its own.
     std::function<void()> lose = [] {};
 
-    /// Calls `effect()` as the work of `verb`, with the failure that is due, if one is.
+    /// Calls `effect()` as the work of `verb`, with what is due before and after it.
     template <class Effect>
     void around(Verb verb, Effect effect) {
-        const Planned due = take(verb);
-        if (due.error && due.when == When::before_effect) happen(due);
+        const std::vector<Planned> due = take(verb);
+        happen(due, When::before_effect);
         effect();
-        if (due.error) happen(due);
+        happen(due, When::after_effect);
     }
 
 private:
@@ -72,27 +82,26 @@ private:
         Verb verb;
         When when;
         std::size_t nth;
-        std::exception_ptr error;
-        bool loses_connection;
+        std::function<void(const Faults&)> what;
     };
 
-    // The failure of this call of `verb`, or one without an error.
-    Planned take(Verb verb) {
-        Planned due{verb, When::before_effect, 0, nullptr, false};
+    // What is due at this call of `verb`.
+    std::vector<Planned> take(Verb verb) {
+        std::vector<Planned> due;
         for (std::size_t i = 0; i != planned_.size();) {
             if (planned_[i].verb != verb || --planned_[i].nth != 0) {
                 ++i;
                 continue;
             }
-            due = planned_[i];
+            due.push_back(std::move(planned_[i]));
             planned_.erase(planned_.begin() + static_cast<std::ptrdiff_t>(i));
         }
         return due;
     }
 
-    [[noreturn]] void happen(const Planned& due) const {
-        if (due.loses_connection) lose();
-        std::rethrow_exception(due.error);
+    void happen(const std::vector<Planned>& due, When when) const {
+        for (const Planned& planned : due)
+            if (planned.when == when) planned.what(*this);
     }
 
     std::vector<Planned> planned_;
@@ -154,8 +163,10 @@ private:
         try {
             faults.around(Verb::commit, [&] { result = commit(); });
         } catch (...) {
-            if (result.outcome == Outcome::committed) result.outcome = Outcome::unknown;
-            if (!result.error) result.error = std::current_exception();
+            const bool decided = result.outcome == Outcome::rolled_back || result.outcome == Outcome::still_open;
+            if (!decided) result.outcome = Outcome::unknown;
+            if (!result.reported_error()) result.error = std::current_exception();
+            result.failed = true;
         }
         return result;
     }
