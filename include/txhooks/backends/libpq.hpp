@@ -58,10 +58,7 @@ public:
     bool failed() const noexcept { return error_ != nullptr || !last_; }
 
     EngineError error(Outcome outcome) const noexcept {
-        char text[400];
-        std::snprintf(text, sizeof text, "%s", error_ ? PQresultErrorMessage(error_.get()) : PQerrorMessage(conn_));
-        if (const std::size_t length = std::strlen(text); length != 0 && text[length - 1] == '\n')
-            text[length - 1] = '\0';
+        const char* const text = error_ ? PQresultErrorMessage(error_.get()) : PQerrorMessage(conn_);
         return EngineError{PQresultStatus(error_.get()), sqlstate_text(), text, outcome};
     }
 

@@ -30,6 +30,7 @@
 /// - A stream or a pipeline that is unfinished stops the end of a block with `pqxx::usage_error`: finish it before.
 
 #include <txhooks/backends/detail/postgres.hpp>
+#include <txhooks/detail/failure.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <pqxx/connection>
@@ -120,22 +121,22 @@ public:
 
     void rollback() {
         if (!session_) return;
-        std::exception_ptr error = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
-        if (error) {  // it may have been interrupted
+        txhooks::detail::Failure failure = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
+        if (failure) {  // it may have been interrupted
             replace_closed_session();
-            error = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
+            failure = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
         }
-        const std::string state = postgres::detail::pqxx_sqlstate(error);
-        const bool idle = !error || state == no_transaction || !failure_of("ROLLBACK");
+        const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
+        const bool idle = !failure || state == no_transaction || !failure_of("ROLLBACK");
         const bool was_ours = ours_;
         if (!idle) {
             // An unfinished stream of the user's needs its transaction object.
             unfinished_ = true;
             if (!db_.is_open()) end();
-            std::rethrow_exception(error);
+            failure.rethrow();
         }
         end();
-        if (was_ours && error) throw TransactionLost{Outcome::unknown, error};  // or not proven to be ours
+        if (was_ours && failure) throw TransactionLost{Outcome::unknown, failure.error};  // or not proven to be ours
     }
 
     void savepoint(unsigned n) { numbered("SAVEPOINT", n); }
@@ -186,13 +187,8 @@ private:
 
     void execute(const char* sql) { session_->exec(std::string{sql}); }
 
-    std::exception_ptr failure_of(const char* sql) noexcept {
-        try {
-            execute(sql);
-            return nullptr;
-        } catch (...) {
-            return std::current_exception();
-        }
+    txhooks::detail::Failure failure_of(const char* sql) noexcept {
+        return txhooks::detail::attempt([&] { execute(sql); });
     }
 
     void numbered(const char* verb, unsigned n) {
@@ -202,18 +198,18 @@ private:
     }
 
     void execute_nested(const char* sql) {
-        const std::exception_ptr error = failure_of(sql);
-        if (!error) return;
-        const std::string state = postgres::detail::pqxx_sqlstate(error);
-        if (state == no_savepoint || state == no_transaction) throw TransactionLost{Outcome::unknown, error};
-        if (state == failed_transaction) throw TransactionAborted{error};
-        std::rethrow_exception(error);
+        const txhooks::detail::Failure failure = failure_of(sql);
+        if (!failure) return;
+        const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
+        if (state == no_savepoint || state == no_transaction) throw TransactionLost{Outcome::unknown, failure.error};
+        if (state == failed_transaction) throw TransactionAborted{failure.error};
+        failure.rethrow();
     }
 
     CommitResult failed_commit(const std::exception_ptr& error) noexcept {
         const std::string state = postgres::detail::pqxx_sqlstate(error);
         if (state == no_transaction) return {Outcome::unknown, error, true};
-        if (state.empty()) return ended(Outcome::unknown, error);
+        if (state.empty()) return ended(Outcome::unknown, error);  // also an exception of another language
         // If the session lives on, it has answered. In no transaction: it was COMMIT that failed. Else that was not
         // reached.
         if (!failure_of("BEGIN; ROLLBACK")) return ended(Outcome::rolled_back, error);
@@ -231,7 +227,7 @@ private:
 
     CommitResult ended(Outcome outcome, const std::exception_ptr& error) noexcept {
         end();
-        return {outcome, error};
+        return {outcome, error, false, true};
     }
 
     // By a transaction object that was not closed: ours, or in no block one of the user's.

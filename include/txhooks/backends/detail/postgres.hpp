@@ -6,8 +6,10 @@
 #include <txhooks/detail/doubt_state.hpp>
 #include <txhooks/errors.hpp>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -33,10 +35,11 @@ void begin(const char* plain, const Begin& options, Execute execute) {
     if (options == Begin{}) return execute(plain);
     static constexpr const char* isolation[] = {"", " ISOLATION LEVEL READ COMMITTED",
                                                 " ISOLATION LEVEL REPEATABLE READ", " ISOLATION LEVEL SERIALIZABLE"};
+    const auto level = static_cast<std::size_t>(options.isolation);
+    if (level >= std::size(isolation)) throw UsageError{"txhooks: no such isolation level"};
     char sql[160];
-    std::snprintf(sql, sizeof sql, "BEGIN%s%s%s%s", isolation[static_cast<unsigned>(options.isolation)],
-                  options.read_only ? " READ ONLY" : "", options.deferrable ? " DEFERRABLE" : "",
-                  plain + std::strlen("BEGIN"));
+    std::snprintf(sql, sizeof sql, "BEGIN%s%s%s%s", isolation[level], options.read_only ? " READ ONLY" : "",
+                  options.deferrable ? " DEFERRABLE" : "", plain + std::strlen("BEGIN"));
     execute(sql);
 }
 
