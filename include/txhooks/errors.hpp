@@ -134,17 +134,14 @@ public:
 
 private:
     static const char* sentence(Outcome outcome) noexcept {
-        switch (outcome) {
-            case Outcome::committed:
-                return "txhooks: the transaction was committed behind the block's back (raw COMMIT?); its hooks are "
-                       "discarded";
-            case Outcome::rolled_back:
-                return "txhooks: the transaction was rolled back behind the block's back (raw ROLLBACK, a conflict "
-                       "clause, the engine itself?); its hooks are discarded";
-            default:
-                return "txhooks: the transaction ended behind the block's back (raw COMMIT or ROLLBACK, a conflict "
-                       "clause, a reconnect?) and may have been committed; its hooks are discarded";
-        }
+        if (outcome == Outcome::committed)
+            return "txhooks: the transaction was committed behind the block's back (raw COMMIT?); its hooks are "
+                   "discarded";
+        if (outcome == Outcome::rolled_back)
+            return "txhooks: the transaction was rolled back behind the block's back (raw ROLLBACK, a conflict clause, "
+                   "the engine itself?); its hooks are discarded";
+        return "txhooks: the transaction ended behind the block's back (raw COMMIT or ROLLBACK, a conflict clause, a "
+               "reconnect?) and may have been committed; its hooks are discarded";
     }
 };
 
