@@ -3,7 +3,10 @@
 
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
+#include "support/on_copy.hpp"
+#include "support/trace.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -54,16 +57,6 @@ private:
     std::optional<Do> do_;
 };
 
-// Calls `Do` when copied, with the copy's members already in place.
-template <class Do>
-struct OnCopy {
-    explicit OnCopy(Do what) : do_it{std::move(what)} {}
-    OnCopy(const OnCopy& other) : do_it{other.do_it} { do_it(); }
-    OnCopy& operator=(const OnCopy&) = delete;
-    ~OnCopy() = default;
-    Do do_it;
-};
-
 void run(HookList& hooks, HookList::Mark from) {
     HookList::Run{hooks, from}();
 }
@@ -100,7 +93,6 @@ TEST_CASE("HookList: a new list is empty and costs no memory", "[S52]") {
     CHECK(hooks.empty(hooks.start()));
     CHECK(hooks.empty(hooks.mark()));
     CHECK(hooks.size(hooks.start()) == 0);
-    CHECK_FALSE(hooks.busy());
 }
 
 TEST_CASE("HookList: runs in order of registration, each hook destroyed before the next runs", "[S12][S18]") {
@@ -200,7 +192,6 @@ TEST_CASE("HookList: an exception from a hook leaves the walk past that hook", "
     CHECK(history.size() >= 5);
     CHECK(history.back() == "destroy c");
     CHECK(hooks.empty(hooks.start()));
-    CHECK_FALSE(hooks.busy());
 }
 
 TEST_CASE("HookList: the hooks after one that threw are discarded when the walk ends", "[S19]") {
@@ -241,12 +232,8 @@ TEST_CASE("HookList: a Run that was never called discards", "[S25]") {
     Words history;
     HookList hooks;
     hooks.push(Telling{history, "a"});
-    {
-        const HookList::Run walk{hooks, hooks.start()};
-        CHECK(hooks.busy());
-    }
+    { const HookList::Run walk{hooks, hooks.start()}; }
     CHECK(history == Words{"destroy a"});
-    CHECK_FALSE(hooks.busy());
 }
 
 TEST_CASE("HookList: what hooks push while they run stays behind for later", "[S14][S15]") {
@@ -372,90 +359,6 @@ TEST_CASE("HookList: discards within a run within a discard", "[S17][S27]") {
     CHECK(hooks.empty(hooks.start()));
 }
 
-TEST_CASE("HookList: a copy constructor that throws leaves nothing", "[S7]") {
-    Words history;
-    HookList hooks;
-    hooks.push(Telling{history, "a"});
-    const auto refuse = [] { throw std::runtime_error{"no copy"}; };
-    const OnCopy throwing{refuse};
-    const auto hook = [&throwing] { return [copy = throwing] { static_cast<void>(copy); }; };
-    CHECK_THROWS_WITH((hooks.emplace<true>(hook)), "no copy");
-    CHECK(hooks.size(hooks.start()) == 1);
-    hooks.push(Telling{history, "b"});
-    CHECK(hooks.size(hooks.start()) == 2);
-    run(hooks, hooks.start());
-    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
-}
-
-TEST_CASE("HookList: a copy constructor that throws at the end of a chunk leaves nothing", "[S7]") {
-    HookList hooks;
-    const auto refuse = [] { throw 1; };
-    const OnCopy throwing{refuse};
-    const auto hook = [&throwing] {
-        return [copy = throwing, big = std::array<char, 3000>{}] { static_cast<void>(big[0]); };
-    };
-    std::size_t ran = 0;
-    hooks.push([&ran] { ++ran; });
-    const HookList::Mark mark = hooks.mark();
-    for (int attempt = 0; attempt < 3; ++attempt) CHECK_THROWS_AS((hooks.emplace<true>(hook)), int);
-    CHECK(hooks.size(mark) == 0);
-    CHECK(hooks.size(hooks.start()) == 1);
-    hooks.push([&ran] { ran += 10; });
-    CHECK(hooks.size(mark) == 1);
-    hooks.discard(mark);
-    CHECK(hooks.empty(mark));
-    run(hooks, hooks.start());
-    CHECK(ran == 1);
-}
-
-TEST_CASE("HookList: what a copy constructor pushed before it threw stays", "[S7]") {
-    Words history;
-    HookList hooks;
-    const auto push_and_refuse = [&] {
-        hooks.push(Telling{history, "pushed"});
-        throw 1;
-    };
-    const OnCopy throwing{push_and_refuse};
-    hooks.push(Telling{history, "a"});
-    CHECK_THROWS_AS((hooks.emplace<true>([&] { return [copy = throwing] { static_cast<void>(copy); }; })), int);
-    CHECK(hooks.size(hooks.start()) == 2);
-    hooks.push(Telling{history, "b"});
-    CHECK(hooks.size(hooks.start()) == 3);
-    run(hooks, hooks.start());
-    CHECK(history == Words{"run a", "destroy a", "run pushed", "destroy pushed", "run b", "destroy b"});
-}
-
-TEST_CASE("HookList: a hook comes before those that its copy constructor pushed", "[S12]") {
-    Words history;
-    HookList hooks;
-    const auto push = [&] { hooks.push(Telling{history, "pushed"}); };
-    const OnCopy pushing{push};
-    hooks.emplace<true>(
-        [&] { return [copy = pushing, hook = Telling{history, "a"}]() mutable { std::move(hook)(); }; });
-    CHECK(hooks.size(hooks.start()) == 2);
-    run(hooks, hooks.start());
-    CHECK(history == Words{"run a", "destroy a", "run pushed", "destroy pushed"});
-}
-
-TEST_CASE("HookList: a copy constructor may open and end a block", "[S7]") {
-    Words history;
-    HookList hooks;
-    const auto block = [&] {
-        const HookList::Mark mark = hooks.mark();
-        hooks.push([hook = Telling{history, "inner"}, big = std::array<char, 2000>{}]() mutable {
-            static_cast<void>(big[0]);
-            hook();
-        });
-        run(hooks, mark);
-    };
-    const OnCopy copied{block};
-    hooks.emplace<true>([&] { return [copy = copied, hook = Telling{history, "a"}]() mutable { hook(); }; });
-    CHECK(hooks.size(hooks.start()) == 1);
-    run(hooks, hooks.start());
-    CHECK(history == Words{"run inner", "destroy inner", "run a", "destroy a"});
-    CHECK(hooks.empty(hooks.start()));
-}
-
 TEST_CASE("HookList: failing to get memory registers nothing", "[S7]") {
     Words history;
     HookList hooks;
@@ -497,8 +400,6 @@ TEST_CASE("HookList: an lvalue is copied, an rvalue moved, once each", "[S3]") {
     hooks.push(std::move(hook));
     CHECK(std::pair{copies, moves} == std::pair{1, 1});
     hooks.push(std::as_const(hook));
-    CHECK(std::pair{copies, moves} == std::pair{2, 1});
-    hooks.emplace<true>([&] { return Counting{copies, moves}; });
     CHECK(std::pair{copies, moves} == std::pair{2, 1});
     for (int i = 0; i < 1000; ++i) hooks.push([] {});
     run(hooks, hooks.start());
@@ -590,7 +491,7 @@ std::vector<std::size_t> run_each_size(std::index_sequence<Steps...>) {
             unsigned char bytes[Size];
             void operator()() const { ran->push_back(Size + bytes[0] + bytes[Size - 1]); }
         };
-        hooks.emplace<false>([&ran] { return Sized{&ran, {}}; });
+        hooks.push(Sized{&ran, {}});
         hooks.push([&ran] { ran.push_back(1); });
         run(hooks, hooks.start());
     };
@@ -889,15 +790,385 @@ TEST_CASE("HookList: hooks that push for ever do not need ever more memory", "[S
     CHECK(hooks.empty(hooks.start()));
 }
 
-TEST_CASE("HookList: busy tells that hooks or destructors of hooks are being called", "[S57]") {
-    std::vector<bool> seen;
+// ---- One hook at a time
+
+TEST_CASE("HookList: a Run can be called one hook at a time", "[S12][S18]") {
+    Words history;
     HookList hooks;
-    hooks.push([&] { seen.push_back(hooks.busy()); });
-    hooks.push([&, end = AtEnd{[&] { seen.push_back(hooks.busy()); }}] { throw 1; });
-    CHECK_THROWS_AS(run(hooks, hooks.start()), int);
-    hooks.push([end = AtEnd{[&] { seen.push_back(hooks.busy()); }}] {});
-    CHECK_FALSE(hooks.busy());
+    for (const char* name : {"a", "b"}) hooks.push(Telling{history, name});
+    HookList::Run walk{hooks, hooks.start()};
+    CHECK(history.empty());
+    CHECK(walk.next());
+    CHECK(history == Words{"run a", "destroy a"});
+    CHECK(walk.done() == 1);
+    CHECK(walk.left() == 1);
+    hooks.push(Telling{history, "pushed"});
+    CHECK(walk.next());
+    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
+    CHECK_FALSE(walk.next());
+    CHECK_FALSE(walk.next());
+    CHECK(walk.done() == 2);
+    CHECK(walk.left() == 0);
+    CHECK(hooks.size(hooks.mark()) == 0);
+    CHECK(hooks.size(hooks.start()) == 3);  // their room is given back when the Run ends
+}
+
+TEST_CASE("HookList: what is left of a Run that was called one hook at a time", "[S14][S18]") {
+    Words history;
+    HookList hooks;
+    for (const char* name : {"a", "b", "c"}) hooks.push(Telling{history, name});
+    {
+        HookList::Run walk{hooks, hooks.start()};
+        CHECK(walk.next());
+        SECTION("is run by calling it") {
+            walk();
+            CHECK(history == Words{"run a", "destroy a", "run b", "destroy b", "run c", "destroy c"});
+            CHECK_FALSE(walk.next());
+        }
+        SECTION("is destroyed by discard()") {
+            walk.discard();
+            CHECK(history == Words{"run a", "destroy a", "destroy b", "destroy c"});
+            CHECK_FALSE(walk.next());
+        }
+        SECTION("is destroyed with it") {}
+    }
+    CHECK(history.back() == "destroy c");
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: one hook at a time, one that throws is gone", "[S14][S19]") {
+    Words history;
+    HookList hooks;
+    for (const char* name : {"a", "b"}) {
+        hooks.push([hook = Telling{history, name}]() mutable {
+            hook();
+            throw 1;
+        });
+    }
+    HookList::Run walk{hooks, hooks.start()};
+    CHECK_THROWS_AS(walk.next(), int);
+    CHECK(history == Words{"run a", "destroy a"});
+    CHECK(walk.done() == 1);
+    CHECK(walk.left() == 1);
+    CHECK_THROWS_AS(walk.next(), int);
+    CHECK(history == Words{"run a", "destroy a", "run b", "destroy b"});
+    CHECK_FALSE(walk.next());
+}
+
+TEST_CASE("HookList: one hook at a time, over the ends of chunks and over holes", "[S12]") {
+    HookList hooks;
+    std::vector<int> ran;
+    const auto hole = [&] {
+        const HookList::Mark savepoint = hooks.mark();
+        hooks.push([end = AtEnd{[&] { hooks.push([&ran] { ran.push_back(-1); }); }}] {});
+        hooks.discard(savepoint);
+    };
+    hole();
+    for (int i = 0; i < 200; ++i) {
+        hooks.push([&ran, i] { ran.push_back(i); });
+        if (i % 50 == 0) hole();
+    }
+    hole();
+    std::vector<int> expected{-1};
+    for (int i = 0; i < 200; ++i) {
+        expected.push_back(i);
+        if (i % 50 == 0) expected.push_back(-1);
+    }
+    expected.push_back(-1);
+    std::size_t calls = 0;
+    {
+        HookList::Run walk{hooks, hooks.start()};
+        CHECK(walk.left() == expected.size());
+        while (walk.next()) ++calls;
+        CHECK(walk.done() == expected.size());
+    }
+    CHECK(ran == expected);
+    CHECK(calls == expected.size());
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: one hook at a time over nothing but a hole runs nothing", "[S12]") {
+    HookList hooks;
+    hooks.push([end = AtEnd{[&] { hooks.push([end = AtEnd{[&] { hooks.push([] {}); }}] {}); }}] {});
     hooks.discard(hooks.start());
-    CHECK_FALSE(hooks.busy());
-    CHECK(seen == std::vector<bool>{true, true, true});
+    const HookList::Mark behind_hole = hooks.mark();
+    hooks.discard(hooks.start());
+    CHECK(hooks.size(hooks.start()) == 1);
+    hooks.discard(behind_hole);
+    CHECK_FALSE(hooks.empty(hooks.start()));
+    HookList::Run walk{hooks, hooks.start()};
+    CHECK_FALSE(walk.next());
+}
+
+TEST_CASE("HookList: a hook that calls or discards the Run that calls it alone changes nothing", "[S14][S18]") {
+    Words history;
+    HookList hooks;
+    HookList::Run* own = nullptr;
+    bool found_another = false;
+    hooks.push([&] { found_another = own->next(); });
+    hooks.push([&own] { (*own)(); });
+    hooks.push([&own] { own->discard(); });
+    hooks.push(Telling{history, "a"});
+    HookList::Run walk{hooks, hooks.start()};
+    own = &walk;
+    for (int i = 0; i < 3; ++i) CHECK(walk.next());
+    CHECK_FALSE(found_another);
+    CHECK(history.empty());
+    CHECK(walk.next());
+    CHECK(history == Words{"run a", "destroy a"});
+    CHECK_FALSE(walk.next());
+}
+
+TEST_CASE("HookList: between two hooks of a Run others are registered, run and discarded", "[S16][S17]") {
+    Words history;
+    HookList hooks;
+    for (const char* name : {"a", "b"}) hooks.push(Telling{history, name});
+    HookList::Run walk{hooks, hooks.start()};
+    CHECK(walk.next());
+    const HookList::Mark begin = hooks.mark();
+    hooks.push(Telling{history, "c"});
+    const HookList::Mark savepoint = hooks.mark();
+    hooks.push(Telling{history, "d"});
+    hooks.discard(savepoint);
+    hooks.trim();
+    run(hooks, begin);
+    CHECK(walk.next());
+    CHECK(history == Words{"run a", "destroy a", "destroy d", "run c", "destroy c", "run b", "destroy b"});
+}
+
+TEST_CASE("HookList: Runs of one list may end in any order", "[S14][S16]") {
+    Words history;
+    HookList hooks;
+    std::array<std::optional<HookList::Run>, 3> walks;
+    for (auto& walk : walks) {
+        const HookList::Mark begin = hooks.mark();
+        for (const char* name : {"a", "b"}) hooks.push(Telling{history, name});
+        walk.emplace(hooks, begin);
+        CHECK(walk->next());
+    }
+    const auto order = GENERATE(std::array<std::size_t, 3>{0, 1, 2}, std::array<std::size_t, 3>{1, 0, 2},
+                                std::array<std::size_t, 3>{0, 2, 1}, std::array<std::size_t, 3>{1, 2, 0},
+                                std::array<std::size_t, 3>{2, 0, 1}, std::array<std::size_t, 3>{2, 1, 0});
+    for (const std::size_t i : order) {
+        history.clear();
+        CHECK(walks[i]->next());
+        walks[i].reset();
+        CHECK(history == Words{"run b", "destroy b"});
+        const HookList::Mark begin = hooks.mark();
+        hooks.push(Telling{history, "c"});
+        const HookList::Mark savepoint = hooks.mark();
+        hooks.push(Telling{history, "d"});
+        hooks.discard(savepoint);
+        run(hooks, begin);
+        CHECK(history == Words{"run b", "destroy b", "destroy d", "run c", "destroy c"});
+    }
+    run(hooks, hooks.start());
+    CHECK(hooks.empty(hooks.start()));
+}
+
+// ---- What a hook, and a constructor or destructor of a capture, may do with the list
+
+namespace {
+
+using support::AtDestruction;
+using support::OnCopy;
+
+enum class Place { copy, move, call, destroy_after_call, destroy_in_discard, beside_a_run };
+
+template <class Do>
+struct OnMove {
+    explicit OnMove(Do what) : do_it{std::move(what)} {}
+    OnMove(OnMove&& other) : do_it{other.do_it} { do_it(); }
+    OnMove& operator=(OnMove&&) = delete;
+    ~OnMove() = default;
+    void operator()() const {}
+    Do do_it;
+};
+
+// Calls `act` at `place`. Behind what is called, run or discarded there lies another hook.
+template <class Act>
+void act_at(Place place, HookList& hooks, Act act) {
+    switch (place) {
+        case Place::copy: {
+            const OnCopy hook{act};
+            return hooks.push(hook);
+        }
+        case Place::move:
+            return hooks.push(OnMove{act});
+        case Place::call:
+            hooks.push(act);
+            hooks.push([] {});
+            return run(hooks, hooks.start());
+        case Place::destroy_after_call:
+            hooks.push(AtDestruction{act});
+            hooks.push([] {});
+            return run(hooks, hooks.start());
+        case Place::destroy_in_discard:
+            hooks.push(AtDestruction{act});
+            hooks.push([] {});
+            return hooks.discard(hooks.start());
+        case Place::beside_a_run: {
+            hooks.push([] {});
+            HookList::Run walk{hooks, hooks.start()};
+            walk.next();
+            act();
+            return walk();
+        }
+    }
+}
+
+constexpr std::array every_place{
+    Place::copy, Place::move, Place::call, Place::destroy_after_call, Place::destroy_in_discard, Place::beside_a_run};
+
+// How a process ends that does `act(hooks, older, inner)` there. Hooks lie behind `older` and behind `inner`.
+template <class Act>
+support::ProcessEnd end_of_act_at(Place place, Act act) {
+    return support::end_of_process([&] {
+        const auto hooks = std::make_unique<std::optional<HookList>>(std::in_place);
+        HookList& list = **hooks;
+        for (int i = 0; i < 20; ++i) list.push([big = std::array<char, 100>{}] { static_cast<void>(big[0]); });
+        const HookList::Mark older = list.mark();
+        list.push([text = std::string(40, '-')] { static_cast<void>(text.size()); });
+        const HookList::Mark inner = list.mark();
+        list.push([text = std::string(40, '-')] { static_cast<void>(text.size()); });
+        act_at(place, list, [&] { act(*hooks, older, inner); });
+    });
+}
+
+}  // namespace
+
+TEST_CASE("HookList: a block of its own can be run and rolled back at any place", "[S7][S16][S17][S27]") {
+    const Place place = GENERATE(from_range(every_place));
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "before"});
+    const HookList::Mark older = hooks.mark();
+    act_at(place, hooks, [&] {
+        CHECK_FALSE(hooks.empty(hooks.start()));
+        CHECK(hooks.size(hooks.start()) >= hooks.size(older));
+        const HookList::Mark begin = hooks.mark();
+        hooks.push(Telling{history, "a"});
+        const HookList::Mark first = hooks.mark();
+        hooks.push(Telling{history, "b"});
+        run(hooks, first);
+        const HookList::Mark second = hooks.mark();
+        for (int i = 0; i < 200; ++i) hooks.push([end = i] { static_cast<void>(end); });
+        hooks.push(Telling{history, "c"});
+        hooks.discard(second);
+        hooks.trim();
+        hooks.discard(hooks.mark());
+        run(hooks, begin);
+        hooks.push(Telling{history, "stays"});
+    });
+    const Words block{"run b", "destroy b", "destroy c", "run a", "destroy a"};
+    const auto began = std::search(history.begin(), history.end(), block.begin(), block.end());
+    CHECK(began != history.end());
+    run(hooks, hooks.start());
+    CHECK(history.back() == "destroy stays");
+    CHECK(std::count(history.begin(), history.end(), "run stays") == 1);
+    CHECK(std::count(history.begin(), history.end(), "destroy before") == 1);
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: at any place, failing to get memory registers nothing", "[S7]") {
+    const Place place = GENERATE(from_range(every_place));
+    HookList hooks;
+    int ran = 0;
+    int refused = 0;
+    std::size_t sizes_that_differ = 0;
+    act_at(place, hooks, [&] {
+        const HookList::Mark here = hooks.mark();
+        const support::FailAllocation fail{0};
+        try {
+            hooks.push([&ran, big = std::array<char, 5000>{}] { ran += 1 + big[0]; });
+        } catch (const std::bad_alloc&) {
+            ++refused;
+        }
+        sizes_that_differ += hooks.size(here);
+        hooks.push([&ran] { ran += 10; });
+    });
+    CHECK(refused == 1);
+    CHECK(sizes_that_differ == 0);
+    run(hooks, hooks.start());
+    CHECK(ran == 10);
+}
+
+TEST_CASE("HookList: a failure to get memory in a copy constructor leaves only what was registered before", "[S7]") {
+    HookList hooks;
+    int ran = 0;
+    const auto act = [&] {
+        hooks.push([&ran] { ran += 10; });
+        const support::FailAllocation fail{0};
+        hooks.push([&ran, big = std::array<char, 5000>{}] { ran += 1 + big[0]; });
+    };
+    const OnCopy hook{act};
+    CHECK_THROWS_AS(hooks.push(hook), std::bad_alloc);
+    CHECK(hooks.size(hooks.start()) == 1);
+    run(hooks, hooks.start());
+    CHECK(ran == 10);
+}
+
+TEST_CASE("HookList: an exception through the Run of a hook's own block ends that Run first", "[S17][S19]") {
+    Words history;
+    HookList hooks;
+    hooks.push([&] {
+        const HookList::Mark inner = hooks.mark();
+        hooks.push([hook = Telling{history, "a"}]() mutable {
+            hook();
+            throw 1;
+        });
+        hooks.push(Telling{history, "b"});
+        HookList::Run walk{hooks, inner};
+        walk.next();
+    });
+    hooks.push(Telling{history, "c"});
+    CHECK_THROWS_AS(run(hooks, hooks.start()), int);
+    CHECK(history == Words{"run a", "destroy a", "destroy b", "destroy c"});
+    CHECK(hooks.empty(hooks.start()));
+    hooks.push([&] { hooks.discard(hooks.mark()); });
+    run(hooks, hooks.start());
+}
+
+TEST_CASE("HookList: to run or discard from an older mark at any place ends the program with a message", "[S14][S57]") {
+    using End = void (*)(HookList&, HookList::Mark older, HookList::Mark inner);
+    constexpr std::array<End, 6> endings{
+        [](HookList& hooks, HookList::Mark older, HookList::Mark) { hooks.discard(older); },
+        [](HookList& hooks, HookList::Mark, HookList::Mark inner) { hooks.discard(inner); },
+        [](HookList& hooks, HookList::Mark, HookList::Mark) { hooks.discard(hooks.start()); },
+        [](HookList& hooks, HookList::Mark older, HookList::Mark) { run(hooks, older); },
+        [](HookList& hooks, HookList::Mark, HookList::Mark inner) { HookList::Run{hooks, inner}.next(); },
+        [](HookList& hooks, HookList::Mark older, HookList::Mark) { HookList::Run{hooks, older}.discard(); },
+    };
+    for (const Place place : every_place) {
+        for (std::size_t i = 0; i < endings.size(); ++i) {
+            INFO("place " << static_cast<int>(place) << ", ending " << i);
+            const auto end = end_of_act_at(place, [&](auto& hooks, HookList::Mark older, HookList::Mark inner) {
+                endings[i](*hooks, older, inner);
+            });
+            CHECK(end.terminated);
+            CHECK(end.said.find("txhooks: hooks were to be run or discarded from a mark older than") == 0);
+        }
+    }
+}
+
+TEST_CASE("HookList: to destroy it at any place ends the program with a message", "[S57]") {
+    for (const Place place : every_place) {
+        INFO("place " << static_cast<int>(place));
+        const auto end = end_of_act_at(place, [](auto& hooks, HookList::Mark, HookList::Mark) { hooks.reset(); });
+        CHECK(end.terminated);
+        CHECK(end.said.find("txhooks: a list of hooks was destroyed while") == 0);
+    }
+}
+
+TEST_CASE("HookList: a hook that destroys the Run that calls it ends the program with a message", "[S57]") {
+    const bool alone = GENERATE(false, true);
+    const auto end = support::end_of_process([alone] {
+        HookList hooks;
+        std::optional<HookList::Run> walk;
+        hooks.push([&walk] { walk.reset(); });
+        walk.emplace(hooks, hooks.start());
+        alone ? static_cast<void>(walk->next()) : (*walk)();
+    });
+    CHECK(end.terminated);
+    CHECK(end.said.find("txhooks: a HookList::Run was destroyed by one of its own hooks") == 0);
 }

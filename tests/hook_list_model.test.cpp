@@ -38,7 +38,7 @@ namespace {
 
 struct Hook;
 
-enum class Ending { release, leave_open, discard, drop_run, run_all, run_until_failure };
+enum class Ending { release, leave_open, discard, drop_run, run_all, run_until_failure, run_one_by_one };
 
 // One step: what it means is Interpreter's to say.
 struct Step {
@@ -124,9 +124,10 @@ private:
     }
 
     Ending ending() {
-        constexpr std::array likely{Ending::release, Ending::leave_open,       Ending::leave_open, Ending::discard,
-                                    Ending::discard, Ending::drop_run,         Ending::run_all,    Ending::run_all,
-                                    Ending::run_all, Ending::run_until_failure};
+        constexpr std::array likely{Ending::release,           Ending::leave_open,     Ending::leave_open,
+                                    Ending::discard,           Ending::discard,        Ending::drop_run,
+                                    Ending::run_all,           Ending::run_all,        Ending::run_all,
+                                    Ending::run_until_failure, Ending::run_one_by_one, Ending::run_one_by_one};
         return likely[static_cast<std::size_t>(one_of(static_cast<int>(likely.size())))];
     }
 
@@ -327,11 +328,11 @@ private:
             bool more = how != Ending::drop_run;
             while (more) {
                 try {
-                    walk();
-                    more = false;
+                    more = how == Ending::run_one_by_one and walk.next();
+                    if (how != Ending::run_one_by_one) walk();
                 } catch (const Failure&) {
                     ++reached_->failed_runs;
-                    more = how == Ending::run_all;
+                    more = how != Ending::run_until_failure;
                 }
                 tell(walk);
             }
@@ -378,20 +379,23 @@ public:
         ~Run() { discard(); }
 
         void operator()() {
-            while (done_ < items_.size()) {
-                const Item item = items_[done_++];
-                if (item.hook == nullptr) {
-                    model_.interpreter_.running_one_of_many(item.id);
-                    continue;
-                }
-                try {
-                    model_.interpreter_.running(*item.hook);
-                } catch (const Failure&) {
-                    model_.interpreter_.destroying(*item.hook);
-                    throw;
-                }
-                model_.interpreter_.destroying(*item.hook);
+            while (next()) continue;
+        }
+        bool next() {
+            if (done_ == items_.size()) return false;
+            const Item item = items_[done_++];
+            if (item.hook == nullptr) {
+                model_.interpreter_.running_one_of_many(item.id);
+                return true;
             }
+            try {
+                model_.interpreter_.running(*item.hook);
+            } catch (const Failure&) {
+                model_.interpreter_.destroying(*item.hook);
+                throw;
+            }
+            model_.interpreter_.destroying(*item.hook);
+            return true;
         }
         void discard() {
             while (done_ < items_.size()) {
