@@ -234,9 +234,9 @@ TEST_CASE("ambient: a scope that ends by an exception takes its binding with it"
     CHECK_THROWS_AS(db.atomic([&] {
         const AmbientConnection here{db};
         deep_below(ran, "1");
-        throw support::Deliberate{};
+        throw support::Oops{};
     }),
-                    support::Deliberate);
+                    support::Oops);
     Atomic tx{db};
     deep_below(ran, "2");
     CHECK(ran.text() == "2");
@@ -465,9 +465,9 @@ TEST_CASE("ambient: threads bind at the same time and each registers on its own"
                             ran[i] += on == std::this_thread::get_id() ? '+' : '?';
                         });
                         std::this_thread::yield();
-                        if (round % 2 == 0) throw support::Deliberate{};
+                        if (round % 2 == 0) throw support::Oops{};
                     });
-                } catch (const support::Deliberate&) {
+                } catch (const support::Oops&) {
                     ran[i] += '-';
                 }
             }
@@ -537,12 +537,12 @@ TEST_CASE("ambient: a thread of a pool brings nothing from one job to the next",
                     db.atomic([&] {
                         call_after_commit(note, "committed");
                         note("block,");
-                        if (job % 3 == 0) throw support::Deliberate{};
+                        if (job % 3 == 0) throw support::Oops{};
                     });
                 };
                 try {
                     in_a_block();
-                } catch (const support::Deliberate&) {
+                } catch (const support::Oops&) {
                     note("failed");
                 }
                 const std::scoped_lock lock{mutex};
@@ -606,7 +606,7 @@ TEST_CASE("ambient: a coroutine binds anew after it was resumed", "[ambient][S56
     CHECK(ran.text() == "0,0,0");
     task.resume();
     CHECK(ran.text() == "0,0,0,1,2,3");
-    CHECK(task.error() == "nothing");
+    CHECK(task.error() == "none");
 }
 
 TEST_CASE("ambient: a scope that ends on another thread than it began on ends the program", "[ambient][S56]") {

@@ -15,8 +15,9 @@
 
 using namespace txhooks;
 using support::Log;
+using support::name_of;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 using testing::ConnectionLostError;
@@ -28,10 +29,6 @@ using testing::When;
 namespace {
 
 using Db = HookedConnection<FakeBackend>;
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 struct World {
     Db db;
@@ -243,7 +240,7 @@ TEST_CASE("joined: its failure dooms the nearest block with a savepoint, and the
                 });
             });
         });
-        CHECK(text_of(aborted.cause()) == "oops");
+        CHECK(name_of(aborted.cause()) == "oops");
         CHECK(aborted.outcome() == Outcome::rolled_back);
         w.db.atomic([&] { w.act("3"); });
     });
@@ -260,12 +257,12 @@ TEST_CASE("joined: without a savepoint around it its failure dooms the outermost
     CHECK_THROWS_AS(w.db.atomic({.join = true}, [&] { throw Oops{}; }), Oops);
     CHECK_THROWS_AS(w.db.atomic({.join = true}, [&] { throw 42; }), TransactionAborted);
     w.db.clear_log();
-    CHECK(text_of(thrown_by<TransactionAborted>([&] { const Atomic never{w.db}; }).cause()) == "oops");
-    CHECK(text_of(thrown_by<TransactionAborted>([&] { const Atomic never{w.db, {.join = true}}; }).cause()) == "oops");
+    CHECK(name_of(thrown_by<TransactionAborted>([&] { const Atomic never{w.db}; }).cause()) == "oops");
+    CHECK(name_of(thrown_by<TransactionAborted>([&] { const Atomic never{w.db, {.join = true}}; }).cause()) == "oops");
     CHECK(w.db.log().empty());
     CHECK(tx.active());
     const auto aborted = thrown_by<TransactionAborted>([&] { tx.commit(); });
-    CHECK(text_of(aborted.cause()) == "oops");
+    CHECK(name_of(aborted.cause()) == "oops");
     CHECK_FALSE(tx.active());
     CHECK(w.db.log() == Log{"ROLLBACK"});
     CHECK(w.ran.text().empty());
@@ -670,7 +667,7 @@ TEST_CASE("commit: unknown runs no hook and breaks the connection, committed or 
         w.db.answer_commit({Outcome::unknown, std::make_exception_ptr(Oops{}), really_committed});
         const auto error = thrown_by<CommitUnknown>([&] { tx.commit(); });
         CHECK(error.outcome() == Outcome::unknown);
-        CHECK(text_of(error.cause()) == "oops");
+        CHECK(name_of(error.cause()) == "oops");
         CHECK(w.ran.text() == "~1");
         CHECK(w.db.committed("row").has_value() == really_committed);
         CHECK(w.db.log() == Log{"BEGIN", "INSERT row", "COMMIT"});
@@ -752,7 +749,7 @@ TEST_CASE("rollback: a failed ROLLBACK TO dooms the parent", "[S49]") {
         CHECK_FALSE(inner.active());
     }
     CHECK_THROWS_AS(w.db.atomic([] {}), TransactionAborted);
-    CHECK(text_of(thrown_by<TransactionAborted>([&] { tx.commit(); }).cause()) == "oops");
+    CHECK(name_of(thrown_by<TransactionAborted>([&] { tx.commit(); }).cause()) == "oops");
     CHECK(w.ran.text().empty());
     CHECK(w.db.log() == Log{"BEGIN", "INSERT 1", "SAVEPOINT txhooks_1", "INSERT 2", "ROLLBACK"});
     w.expect_works();
@@ -773,7 +770,7 @@ TEST_CASE("rollback: a ROLLBACK TO that fails in a savepoint dooms only the save
                                 Oops);
             });
         });
-        CHECK(text_of(aborted.cause()) == "oops");
+        CHECK(name_of(aborted.cause()) == "oops");
         CHECK(w.sink.text() == "42");
         w.act("4");
     });
@@ -809,7 +806,7 @@ TEST_CASE("release: when undoing fails too the parent is doomed and the first ex
         if (when == When::before_effect) w.db.faults.fail(Verb::rollback_to, When::before_effect, 42);
         CHECK_THROWS_AS(w.db.atomic([&] { w.act("2"); }), Oops);
         CHECK(w.sink.text() == (when == When::before_effect ? "42" : "no such savepoint: txhooks_1"));
-        CHECK(text_of(thrown_by<TransactionAborted>([&] { tx.commit(); }).cause()) == "oops");
+        CHECK(name_of(thrown_by<TransactionAborted>([&] { tx.commit(); }).cause()) == "oops");
         CHECK(w.ran.text().empty());
         w.expect_works();
     }
@@ -1114,7 +1111,7 @@ TEST_CASE("hooks: a guard left open by a hook that throws is rolled back too", "
             w.db.on_commit(w.ran.hook("never"));
         });
     });
-    CHECK(text_of(error.cause()) == "oops");
+    CHECK(name_of(error.cause()) == "oops");
     CHECK(error.not_run() == 1);
     CHECK_FALSE(left->active());
     CHECK(w.sink.sentences().size() == 1);

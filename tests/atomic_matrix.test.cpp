@@ -15,6 +15,7 @@
 using namespace txhooks;
 using support::join;
 using support::Log;
+using support::Oops;
 using support::Sink;
 using support::Trace;
 using testing::FakeBackend;
@@ -38,10 +39,6 @@ std::ostream& operator<<(std::ostream& out, Form form) {
 std::ostream& operator<<(std::ostream& out, Place place) {
     return out << (place == Place::from_scratch ? "from scratch" : "in an open block");
 }
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 // Expected-like.
 struct Result {
@@ -291,7 +288,7 @@ TEST_CASE("atomic: the ends of an outer and an inner block combine, in every kin
                     });
                 } catch (const TransactionAborted& error) {
                     aborted = true;
-                    CHECK(support::text_of(error.cause()) == (form == Form::function ? "oops" : "none"));
+                    CHECK(support::name_of(error.cause()) == (form == Form::function ? "oops" : "none"));
                 }
                 CHECK(aborted == cell.aborted);
             };

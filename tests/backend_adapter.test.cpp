@@ -17,16 +17,13 @@
 
 using namespace txhooks;
 using support::Log;
+using support::name_of;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 
 namespace {
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 // The least that is a backend: no savepoints, no state().
 class Least {
@@ -229,7 +226,7 @@ TEST_CASE("backend: without state() an error from COMMIT is in doubt", "[S55][S4
     Trace ran;
     db.commit_fails = std::make_exception_ptr(Oops{});
     const auto error = thrown_by<CommitUnknown>([&] { db.atomic([&] { db.on_commit(ran.hook("never")); }); });
-    CHECK(text_of(error.cause()) == "oops");
+    CHECK(name_of(error.cause()) == "oops");
     CHECK_THROWS_AS(db.atomic([] {}), ConnectionBroken);
     db.reset();
     db.atomic([&] { db.on_commit(ran.hook("1")); });

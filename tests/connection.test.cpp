@@ -16,8 +16,9 @@
 
 using namespace txhooks;
 using support::Log;
+using support::name_of;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 using testing::FakeBackend;
@@ -28,10 +29,6 @@ using testing::When;
 namespace {
 
 using Db = HookedConnection<FakeBackend>;
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 }  // namespace
 
@@ -442,7 +439,7 @@ TEST_CASE("hooks: atomic(fn) passes the failure of a hook on, and does not roll 
             return 7;
         });
     });
-    CHECK(text_of(error.cause()) == "42");
+    CHECK(name_of(error.cause()) == "42");
     CHECK(error.position() == 0);
     CHECK(error.not_run() == 0);
     CHECK(db.log() == Log{"BEGIN", "INSERT row", "COMMIT"});
@@ -479,7 +476,7 @@ TEST_CASE("hooks: the error of a hook of a hook is a HookError in a HookError", 
     const auto outer = thrown_by<HookError>(
         [&] { db.atomic([&] { db.on_commit([&] { db.atomic([&] { db.on_commit([] { throw Oops{}; }); }); }); }); });
     const auto inner = thrown_by<HookError>([&] { std::rethrow_exception(outer.cause()); });
-    CHECK(text_of(inner.cause()) == "oops");
+    CHECK(name_of(inner.cause()) == "oops");
 }
 
 TEST_CASE("robust: failures go to the sink and later hooks run; the first other failure stops", "[S21]") {
@@ -564,7 +561,7 @@ TEST_CASE("set_on_hook_failure: decides over a mixed list of hooks", "[S24][S21]
             CHECK(outcome == Outcome::committed);
         } catch (const HookError& error) {
             thrown = "position " + std::to_string(error.position()) + ", not run " + std::to_string(error.not_run()) +
-                     ", failed " + std::to_string(error.failed()) + ": " + text_of(error.cause());
+                     ", failed " + std::to_string(error.failed()) + ": " + name_of(error.cause());
         }
         CHECK(ran.text() == cell.ran);
         CHECK(sink.text() == cell.reported);

@@ -3,15 +3,15 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
 #include "support/task.hpp"
+#include "support/trace.hpp"
 
 #include <string>
 #include <thread>
 #include <vector>
 
 using support::elsewhere;
-using support::Reports;
+using support::Sink;
 using support::Task;
 using txhooks::Atomic;
 using txhooks::Connection;
@@ -55,7 +55,7 @@ TEST_CASE("coroutine: a block is suspended, and committed on the thread that res
         CHECK(ran == "");
         task.resume_on_another_thread();
     }
-    CHECK(task.error() == "nothing");
+    CHECK(task.error() == "none");
     CHECK(ran == "ab");
     REQUIRE(ran_on.size() == 2);
     CHECK(ran_on[0] == ran_on[1]);
@@ -72,7 +72,7 @@ TEST_CASE("coroutine: one destroyed while it is suspended in a block rolls it ba
     };
     for (std::size_t resumed = 0; resumed != logs.size(); ++resumed) {
         Fake db;
-        Reports reports{db};
+        Sink sink{db};
         std::string ran;
         std::vector<std::thread::id> ran_on;
         {
@@ -82,7 +82,7 @@ TEST_CASE("coroutine: one destroyed while it is suspended in a block rolls it ba
         CHECK(db.log() == logs[resumed]);
         CHECK(ran == "");
         CHECK(db.usable());
-        CHECK(reports.errors() == std::vector<std::string>(resumed == 2 ? 2 : resumed == 0 ? 0 : 1, "nothing"));
+        CHECK(sink.errors() == std::vector<std::string>(resumed == 2 ? 2 : resumed == 0 ? 0 : 1, "none"));
         db.atomic([&] { db.on_commit([&] { ran += 'z'; }); });
         CHECK(ran == "z");
     }
@@ -100,8 +100,8 @@ TEST_CASE("coroutine: an exception in one rolls back the blocks it leaves", "[S2
             on.put("b");
             on.on_commit([&to] { to += 'b'; });
             co_await elsewhere;
-            throw support::Deliberate{};
-        } catch (const support::Deliberate&) {
+            throw support::Oops{};
+        } catch (const support::Oops&) {
             on.put("c");
         }
         co_await elsewhere;
@@ -114,7 +114,7 @@ TEST_CASE("coroutine: an exception in one rolls back the blocks it leaves", "[S2
     };
     Task task = story(db, ran);
     while (not task.done()) task.resume_on_another_thread();
-    CHECK(task.error() == "failure 7");
+    CHECK(task.error() == "7");
     CHECK(ran == "a");
     CHECK(db.log() == Log{"BEGIN", "INSERT a", "SAVEPOINT txhooks_1", "INSERT b", "ROLLBACK TO txhooks_1", "INSERT c",
                           "COMMIT", "BEGIN", "INSERT d", "ROLLBACK"});
@@ -133,7 +133,7 @@ TEST_CASE("coroutine: a hook's failure comes out of the commit in it", "[S19][S2
     Task task = story(db);
     task.resume();
     task.resume_on_another_thread();
-    CHECK(task.error() == "HookError(failure 7)");
+    CHECK(task.error() == "HookError committed <- 7");
     CHECK(db.committed("a"));
     CHECK(db.usable());
 }
@@ -156,13 +156,13 @@ TEST_CASE("coroutine: whether an exception is on its way where it is resumed dec
             }
             try {
                 const ResumeWhileUnwinding resume{task};
-                throw support::Deliberate{};
-            } catch (const support::Deliberate&) {
+                throw support::Oops{};
+            } catch (const support::Oops&) {
                 static_cast<void>(0);
             }
         }
         CHECK(task.done());
-        CHECK(task.error() == "nothing");
+        CHECK(task.error() == "none");
         CHECK(ran == "ab");
         CHECK(db.committed("b"));
     }

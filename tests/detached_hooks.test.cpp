@@ -16,8 +16,9 @@
 using namespace txhooks;
 using support::AtDestruction;
 using support::Log;
+using support::name_of;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 using testing::FakeBackend;
@@ -27,10 +28,6 @@ using testing::When;
 namespace {
 
 using Db = HookedConnection<FakeBackend>;
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 }  // namespace
 
@@ -214,7 +211,7 @@ TEST_CASE("DetachedHooks: run under the policy and the sink of their connection"
     CHECK(stopped.position() == 1);
     CHECK(stopped.not_run() == 3);
     CHECK(stopped.outcome() == Outcome::committed);
-    CHECK(text_of(stopped.cause()) == "oops");
+    CHECK(name_of(stopped.cause()) == "oops");
     CHECK(ran.text() == "0,1");
     CHECK(after.size() == 0);
 

@@ -3,7 +3,10 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
+#include "support/faults.hpp"
+#include "support/rules.hpp"
+#include "support/story.hpp"
+#include "support/trace.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -39,7 +42,7 @@ std::string try_next(Fake& db) {
     db.clear_log();
     std::string ran;
     const auto next = [&] {
-        return support::what_leaves([&] {
+        return support::ending([&] {
             db.atomic([&] {
                 db.on_commit([&] { ran += 'y'; });
                 db.put("y");
@@ -51,7 +54,7 @@ std::string try_next(Fake& db) {
         });
     };
     std::string first = next();
-    if (first != "nothing") {
+    if (first != "returned") {
         if (not db.log().empty() or not ran.empty() or db.in_atomic_block()) return first + " but something was done";
         if (db.FakeBackend::state() == txhooks::ConnectionState::lost)
             db.reconnect();
@@ -59,7 +62,7 @@ std::string try_next(Fake& db) {
             db.execute("ROLLBACK");
         db.reset();
         db.clear_log();
-        if (const std::string again = next(); again != "nothing") return first + ", then " + again;
+        if (const std::string again = next(); again != "returned") return first + ", then " + again;
     }
     const Log expected{"BEGIN", "INSERT y", "SAVEPOINT txhooks_1", "INSERT z", "RELEASE txhooks_1", "COMMIT"};
     if (db.log() != expected or ran != "yz") return first + ", then something else than it should";
@@ -77,7 +80,7 @@ void check(const Story& story, const std::vector<Fault>& faults, Form form) {
 
     // As it is.
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     for (std::size_t i = 0; i != faults.size(); ++i) faults[i].plan(db.faults, static_cast<int>(i + 1));
     const bool functions = form == Form::functions or form == Form::functions_of_any_connection;
     const auto put = [&](char key) { db.put(std::string{key}); };
@@ -103,7 +106,7 @@ void check(const Story& story, const std::vector<Fault>& faults, Form form) {
     // Nothing is swallowed without a line.
     std::string swallowed;
     for (const std::string& failure : rules.failures())
-        if (not has(real.told, failure) and not has(reports.errors(), failure)) swallowed += failure;
+        if (not has(real.told, failure) and not has(sink.errors(), failure)) swallowed += failure;
 
     const auto whole = [](const support::History& history, Log log, bool usable, bool idle, const std::string& next) {
         Log all = history.told;
@@ -123,7 +126,7 @@ void check(const Story& story, const std::vector<Fault>& faults, Form form) {
     for (const Fault& fault : faults) name += " " + fault.name();
     INFO(name << (functions ? " functions" : " guards"));
     CHECK(whole(real, log, usable, idle, next) == whole(expected, rules.engine.log(), not rules.broken(), true,
-                                                        rules.broken() ? "ConnectionBroken" : "nothing"));
+                                                        rules.broken() ? "ConnectionBroken" : "returned"));
     CHECK(gold + swallowed == "");
 }
 
@@ -211,19 +214,19 @@ const std::vector<Answers>& all_answers() {
     constexpr auto still_open = Outcome::still_open;
     constexpr auto unknown = Outcome::unknown;
     static const std::vector<Answers> all{
-        {"committed", {answer(committed, 0)}, {"nothing"}, {"COMMIT"}, true, true, true, {}},
+        {"committed", {answer(committed, 0)}, {"returned"}, {"COMMIT"}, true, true, true, {}},
         {"committed, and an error all the same",
          {answer(committed, 7)},
-         {"nothing"},
+         {"returned"},
          {"COMMIT"},
          true,
          true,
          true,
-         {"failure 7"}},
-        {"rolled back with an error", {answer(rolled_back, 7)}, {"failure 7"}, {"COMMIT"}, false, false, true, {}},
+         {"7"}},
+        {"rolled back with an error", {answer(rolled_back, 7)}, {"7"}, {"COMMIT"}, false, false, true, {}},
         {"rolled back without an error",
          {answer(rolled_back, 0)},
-         {"TransactionAborted"},
+         {"TransactionAborted rolled_back"},
          {"COMMIT"},
          false,
          false,
@@ -231,7 +234,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"still open, then committed",
          {answer(still_open, 7), answer(committed, 0)},
-         {"failure 7", "nothing"},
+         {"7", "returned"},
          {"COMMIT", "COMMIT"},
          true,
          true,
@@ -239,15 +242,15 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"still open twice, then committed with an error",
          {answer(still_open, 7), answer(still_open, 8), answer(committed, 9)},
-         {"failure 7", "failure 8", "nothing"},
+         {"7", "8", "returned"},
          {"COMMIT", "COMMIT", "COMMIT"},
          true,
          true,
          true,
-         {"failure 9"}},
+         {"9"}},
         {"still open, then rolled back by the caller",
          {answer(still_open, 7)},
-         {"failure 7"},
+         {"7"},
          {"COMMIT", "ROLLBACK"},
          false,
          false,
@@ -255,7 +258,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"still open without an error, then committed",
          {answer(still_open, 0), answer(committed, 0)},
-         {"UsageError", "nothing"},
+         {"UsageError", "returned"},
          {"COMMIT", "COMMIT"},
          true,
          true,
@@ -263,7 +266,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"still open, then rolled back by the engine",
          {answer(still_open, 7), answer(rolled_back, 8)},
-         {"failure 7", "failure 8"},
+         {"7", "8"},
          {"COMMIT", "COMMIT"},
          false,
          false,
@@ -271,7 +274,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"still open, then unknown and committed",
          {answer(still_open, 7), answer(unknown, 8, true)},
-         {"failure 7", "CommitUnknown(failure 8)"},
+         {"7", "CommitUnknown unknown <- 8"},
          {"COMMIT", "COMMIT"},
          false,
          true,
@@ -279,7 +282,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"unknown and committed",
          {answer(unknown, 7, true)},
-         {"CommitUnknown(failure 7)"},
+         {"CommitUnknown unknown <- 7"},
          {"COMMIT"},
          false,
          true,
@@ -287,7 +290,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"unknown and not committed",
          {answer(unknown, 7, false)},
-         {"CommitUnknown(failure 7)"},
+         {"CommitUnknown unknown <- 7"},
          {"COMMIT"},
          false,
          false,
@@ -295,7 +298,7 @@ const std::vector<Answers>& all_answers() {
          {}},
         {"unknown without an error",
          {answer(unknown, 0, true)},
-         {"CommitUnknown(nothing)"},
+         {"CommitUnknown unknown"},
          {"COMMIT"},
          false,
          true,
@@ -329,26 +332,25 @@ void play_guard(Db& db, Fake& rows, DetachedHooks* after, const Answers& row, Pl
         CHECK(played.ran == "");
         if (after != nullptr) CHECK(after->size() == 0);
         Outcome outcome = Outcome::committed;
-        played.told.push_back(support::what_leaves([&] { outcome = tx.commit(); }));
+        played.told.push_back(support::ending([&] { outcome = tx.commit(); }));
         CHECK(outcome == Outcome::committed);
     }
     if (tx.active()) tx.rollback();
     CHECK_FALSE(tx.active());
-    CHECK(support::what_leaves([&] { tx.commit(); }) == "UsageError");
+    CHECK(support::ending([&] { tx.commit(); }) == "UsageError");
     tx.rollback();
 }
 
 template <class Db>
 void play_function(Db& db, Fake& rows, DetachedHooks* after, Played& played) {
-    played.told.push_back(
-        support::what_leaves([&] { db.atomic({.detach = after}, [&] { fill(db, rows, played.ran); }); }));
+    played.told.push_back(support::ending([&] { db.atomic({.detach = after}, [&] { fill(db, rows, played.ran); }); }));
 }
 
 void check_answers(const Answers& row, bool function, bool any_connection, bool detached) {
     INFO(row.what << (function ? ", function" : ", guard") << (any_connection ? ", any connection" : "")
                   << (detached ? ", detached" : ""));
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     for (const auto& one : row.answers) db.answer_commit(one);
     Connection& any = db;
     DetachedHooks after;
@@ -379,7 +381,7 @@ void check_answers(const Answers& row, bool function, bool any_connection, bool 
     CHECK(played.ran == (expected.hook_runs ? "ab" : ""));
     CHECK(db.committed("a").has_value() == expected.row_visible);
     CHECK(db.usable() == expected.usable);
-    CHECK(reports.errors() == expected.reported);
+    CHECK(sink.errors() == expected.reported);
     CHECK_FALSE(db.in_atomic_block());
     CHECK(db.pending_hooks() == 0);
     Log log{"BEGIN", "INSERT a", "SAVEPOINT txhooks_1", "RELEASE txhooks_1"};
@@ -387,7 +389,7 @@ void check_answers(const Answers& row, bool function, bool any_connection, bool 
     CHECK(db.log() == log);
 
     if (gave_up) return;  // answers are left
-    CHECK(try_next(db) == (expected.usable ? "nothing" : "ConnectionBroken"));
+    CHECK(try_next(db) == (expected.usable ? "returned" : "ConnectionBroken"));
 }
 
 }  // namespace
@@ -410,43 +412,43 @@ TEST_CASE("commit: a transaction that the engine has failed is answered with a r
     CHECK_THROWS_AS(tx.commit(), TransactionAborted);
     CHECK(ran == "");
     CHECK_FALSE(db.committed("a"));
-    CHECK(try_next(db) == "nothing");
+    CHECK(try_next(db) == "returned");
 }
 
 TEST_CASE("commit: a broken connection refuses everything, saying so, until it is reset", "[S9][S48][S49]") {
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     db.faults.fail(support::Verb::commit, support::When::after_effect, 1);
     CHECK_THROWS_AS(db.atomic([&] { db.put("a"); }), CommitUnknown);
     db.clear_log();
-    CHECK(support::what_leaves([&] { db.on_commit([] {}); }) == "ConnectionBroken");
-    CHECK(support::what_leaves([&] { db.on_commit(txhooks::robust, [] {}); }) == "ConnectionBroken");
-    CHECK(support::what_leaves([&] { Atomic tx{db}; }) == "ConnectionBroken");
-    CHECK(support::what_leaves([&] { db.atomic([] {}); }) == "ConnectionBroken");
-    CHECK(support::what_leaves([&] { db.set_rollback(true); }) == "ConnectionBroken");
+    CHECK(support::ending([&] { db.on_commit([] {}); }) == "ConnectionBroken");
+    CHECK(support::ending([&] { db.on_commit(txhooks::robust, [] {}); }) == "ConnectionBroken");
+    CHECK(support::ending([&] { Atomic tx{db}; }) == "ConnectionBroken");
+    CHECK(support::ending([&] { db.atomic([] {}); }) == "ConnectionBroken");
+    CHECK(support::ending([&] { db.set_rollback(true); }) == "ConnectionBroken");
     CHECK_FALSE(db.usable());
     CHECK(db.log().empty());
     db.reset();
     CHECK(db.usable());
-    CHECK(try_next(db) == "nothing");
+    CHECK(try_next(db) == "returned");
 }
 
 TEST_CASE("reset: is refused while the engine is in a transaction or gone", "[S49]") {
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     Atomic tx{db};
     db.put("a");
-    CHECK(support::what_leaves([&] { db.reset(); }) == "UsageError");
+    CHECK(support::ending([&] { db.reset(); }) == "UsageError");
     CHECK(tx.active());
 
     db.faults.fail(support::Verb::rollback, support::When::before_effect, 1);
-    CHECK(support::what_leaves([&] { tx.rollback(); }) == "failure 1");
-    CHECK(support::what_leaves([&] { db.reset(); }) == "UsageError");
+    CHECK(support::ending([&] { tx.rollback(); }) == "1");
+    CHECK(support::ending([&] { db.reset(); }) == "UsageError");
     db.lose_connection();
-    CHECK(support::what_leaves([&] { db.reset(); }) == "UsageError");
+    CHECK(support::ending([&] { db.reset(); }) == "UsageError");
     CHECK_FALSE(db.usable());
     db.reconnect();
     db.reset();
-    CHECK(try_next(db) == "nothing");
+    CHECK(try_next(db) == "returned");
     CHECK_FALSE(db.committed("a"));
 }

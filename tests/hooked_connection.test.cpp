@@ -17,8 +17,8 @@ using namespace txhooks;
 using support::AtDestruction;
 using support::end_of_process;
 using support::Log;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 using testing::FakeBackend;
@@ -26,10 +26,6 @@ using testing::Verb;
 using testing::When;
 
 namespace {
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 // A C interface.
 struct Engine {

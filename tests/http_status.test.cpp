@@ -4,7 +4,6 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
 #include "support/trace.hpp"
 
 #include <string>
@@ -51,9 +50,9 @@ TEST_CASE("http_status: an exception rolls back and passes through", "[S30]") {
     Trace jobs;
     const auto request = [&]() -> HttpStatus {
         handle(db, jobs, 200);
-        throw support::Deliberate{};
+        throw support::Oops{};
     };
-    CHECK_THROWS_AS(db.atomic(request), support::Deliberate);
+    CHECK_THROWS_AS(db.atomic(request), support::Oops);
     CHECK(jobs.text() == "");
     CHECK(db.log() == Log{"BEGIN", "INSERT row", "ROLLBACK"});
 }
@@ -69,18 +68,18 @@ TEST_CASE("http_status: a COMMIT that fails replaces the response, and no hook r
 
 TEST_CASE("http_status: a ROLLBACK that fails leaves the response as it is and goes to the sink", "[S30][S49]") {
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     Trace jobs;
     db.faults.fail(Verb::rollback, When::before_effect, txhooks::testing::FakeError{"no reply"});
     CHECK(db.atomic([&] { return handle(db, jobs, 409); }).code == 409);
     CHECK(jobs.text() == "");
-    CHECK(reports.errors() == Log{"no reply"});
+    CHECK(sink.errors() == Log{"no reply"});
     CHECK_FALSE(db.usable());
 }
 
 TEST_CASE("http_status: a hook that fails leaves the response as it is under the policy to report", "[S24]") {
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     Trace jobs;
     db.set_on_hook_failure(txhooks::HookFailure::report);
     const HttpStatus answered = db.atomic([&] {
@@ -89,7 +88,7 @@ TEST_CASE("http_status: a hook that fails leaves the response as it is under the
     });
     CHECK(answered.code == 201);
     CHECK(jobs.text() == "job");
-    CHECK(reports.errors() == Log{"failure 7"});
+    CHECK(sink.errors() == Log{"7"});
 }
 
 TEST_CASE("http_status: hooks can wait until the response is sent", "[S60]") {

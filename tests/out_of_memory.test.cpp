@@ -4,7 +4,8 @@
 
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
-#include "support/failing.hpp"
+#include "support/faults.hpp"
+#include "support/trace.hpp"
 
 #include <array>
 #include <cstddef>
@@ -16,7 +17,7 @@
 
 using support::CountAllocations;
 using support::FailAllocation;
-using support::Reports;
+using support::Sink;
 using txhooks::Atomic;
 using txhooks::Connection;
 using txhooks::ConnectionState;
@@ -190,7 +191,7 @@ TEST_CASE("out of memory: whichever allocation fails, hooks run if and only if t
                     }
                     CHECK(wrong == "");
                     if (not failed) {
-                        CHECK(told == (hook_throws ? "HookError(something else)" : "nothing"));
+                        CHECK(told == (hook_throws ? "HookError committed <- ?" : "none"));
                         CHECK(ran.text() ==
                               (hook_throws ? "aABCDEFGHIJKLMNOPQRSTcdefg" : "aABCDEFGHIJKLMNOPQRSTcdefgh"));
                     } else if (not hook_throws) {
@@ -207,11 +208,11 @@ TEST_CASE("out of memory: whichever allocation fails, hooks run if and only if t
                         });
                     };
                     if (not db.usable()) {
-                        CHECK(support::what_leaves(again) == "ConnectionBroken");
+                        CHECK(support::ending(again) == "ConnectionBroken");
                         if (db.FakeBackend::state() != ConnectionState::idle) db.execute("ROLLBACK");
                         db.reset();
                     }
-                    CHECK(support::what_leaves(again) == "nothing");
+                    CHECK(support::ending(again) == "returned");
                     CHECK(next.text() == "y");
                     return failed;
                 });
@@ -329,9 +330,9 @@ TEST_CASE("detach: a block that gets no memory for its hooks was not begun", "[S
     std::string left;
     {
         const FailAllocation fail{0};
-        left = support::what_leaves([&] { Atomic tx{db, {.detach = &after}}; });
+        left = support::ending([&] { Atomic tx{db, {.detach = &after}}; });
     }
-    CHECK(left == "bad_alloc");
+    CHECK(left == "std::bad_alloc");
     CHECK(db.begun == 0);
     CHECK_FALSE(db.in_atomic_block());
     CHECK(db.usable());

@@ -7,7 +7,7 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
+#include "support/faults.hpp"
 #include "support/trace.hpp"
 
 #include <algorithm>
@@ -25,10 +25,10 @@
 #include <csignal>
 
 using support::AtDestruction;
+using support::ending;
 using support::Log;
-using support::Reports;
+using support::Sink;
 using support::Trace;
-using support::what_leaves;
 using txhooks::Atomic;
 using txhooks::Connection;
 using txhooks::DetachedHooks;
@@ -77,7 +77,7 @@ bool holds(Act act) {
         for (const int signal : {SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE}) std::signal(signal, SIG_DFL);
         alarm(20);
         bool held = false;
-        if (what_leaves([&] { held = act(); }) != "nothing") held = false;
+        if (ending([&] { held = act(); }) != "returned") held = false;
         _exit(held ? 0 : 1);
     }
     int status = 0;
@@ -125,7 +125,7 @@ TEST_CASE("hook: that registers a hook runs it at once, before its siblings, at 
 
 TEST_CASE("hook: a block that it rolls back leaves the remaining hooks alone", "[S17][S25][S26]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     db.atomic([&] {
         db.on_commit([&] {
@@ -138,12 +138,12 @@ TEST_CASE("hook: a block that it rolls back leaves the remaining hooks alone", "
             ran.note("2");
             db.atomic([&] {
                 db.on_commit(ran.hook("21"));
-                CHECK(what_leaves([&] {
+                CHECK(ending([&] {
                           db.atomic([&] {
                               db.on_commit(ran.hook("never"));
-                              throw support::Deliberate{};
+                              throw support::Oops{};
                           });
-                      }) == "deliberate");
+                      }) == "oops");
                 db.on_commit(ran.hook("22"));
             });
         });
@@ -155,7 +155,7 @@ TEST_CASE("hook: a block that it rolls back leaves the remaining hooks alone", "
         db.on_commit(ran.hook("4"));
     });
     CHECK(ran.text() == "1,2,21,22,3,4");
-    CHECK(reports.errors() == Log{"nothing"});  // abandoned
+    CHECK(sink.errors() == Log{"none"});  // abandoned
     check_clean(db);
 }
 
@@ -183,16 +183,16 @@ TEST_CASE("hook: one that throws inside a hook's block stops only the hooks arou
           "[S19][S20][S23]") {
     Fake db;
     Trace ran;
-    const std::string left = what_leaves([&] {
+    const std::string left = ending([&] {
         db.atomic([&] {
             db.on_commit([&] {
                 ran.note("1");
-                CHECK(what_leaves([&] {
+                CHECK(ending([&] {
                           db.atomic([&] {
                               db.on_commit(ran.throwing("11", 7));
                               db.on_commit(ran.hook("never"));
                           });
-                      }) == "HookError(failure 7)");
+                      }) == "HookError committed <- 7");
             });
             db.on_commit([&] {
                 ran.note("2");
@@ -204,7 +204,7 @@ TEST_CASE("hook: one that throws inside a hook's block stops only the hooks arou
             db.on_commit(ran.hook("never"));
         });
     });
-    CHECK(left == "HookError(HookError(failure 8))");
+    CHECK(left == "HookError committed <- HookError committed <- 8");
     CHECK(ran.text() == "1,11,2,21");
     check_clean(db);
 }
@@ -213,12 +213,12 @@ TEST_CASE("hook: a guard that it leaves open is rolled back and reported", "[S58
     for (const HookFailure policy : {HookFailure::stop, HookFailure::run_all, HookFailure::report}) {
         for (const bool throws : {false, true}) {
             Fake db;
-            Reports reports{db};
+            Sink sink{db};
             db.set_on_hook_failure(policy);
             Trace ran;
             std::optional<Atomic<Fake>> left_open;
             std::optional<Atomic<Fake>> inner;
-            const std::string left = what_leaves([&] {
+            const std::string left = ending([&] {
                 db.atomic([&] {
                     db.put("a");
                     db.on_commit([&] {
@@ -233,15 +233,15 @@ TEST_CASE("hook: a guard that it leaves open is rolled back and reported", "[S58
                     });
                 });
             });
-            CHECK(left == (throws and policy != HookFailure::report ? "HookError(failure 7)" : "nothing"));
+            CHECK(left == (throws and policy != HookFailure::report ? "HookError committed <- 7" : "returned"));
             CHECK(ran.text() == "1");
-            const auto usage_errors = std::count(reports.errors().begin(), reports.errors().end(), "UsageError");
+            const auto usage_errors = std::count(sink.errors().begin(), sink.errors().end(), "UsageError");
             CHECK(usage_errors == 1);
             REQUIRE(left_open);
             CHECK_FALSE(left_open->active());
             CHECK_FALSE(inner->active());
-            CHECK(what_leaves([&] { left_open->commit(); }) == "UsageError");
-            CHECK(what_leaves([&] { inner->commit(); }) == "UsageError");
+            CHECK(ending([&] { left_open->commit(); }) == "UsageError");
+            CHECK(ending([&] { inner->commit(); }) == "UsageError");
             left_open->rollback();
             CHECK(db.committed("a"));
             CHECK_FALSE(db.committed("b"));
@@ -256,19 +256,19 @@ TEST_CASE("hook: a guard that it leaves open is rolled back and reported", "[S58
 
 TEST_CASE("hook: the block whose hooks run cannot be ended again from one of them", "[S14][S39][S42]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     std::optional<Atomic<Fake>> tx{std::in_place, db};
     db.put("a");
     db.on_commit([&] {
         CHECK_FALSE(tx->active());
         CHECK_FALSE(db.in_atomic_block());
-        ran.note(what_leaves([&] { tx->commit(); }));
-        ran.note(what_leaves([&] { tx->rollback(); }));
+        ran.note(ending([&] { tx->commit(); }));
+        ran.note(ending([&] { tx->rollback(); }));
     });
     db.on_commit(ran.hook("2"));
     tx->commit();
-    CHECK(ran.text() == "UsageError,nothing,2");
+    CHECK(ran.text() == "UsageError,returned,2");
     CHECK(db.log() == Log{"BEGIN", "INSERT a", "COMMIT"});
     CHECK(db.committed("a"));
     check_clean(db);
@@ -281,21 +281,21 @@ TEST_CASE("hook: an inner block that has ended cannot be ended again from a hook
     Atomic inner{db};
     Atomic joined{db, {.join = true}};
     db.on_commit([&] {
-        ran.note(what_leaves([&] { inner.commit(); }));
-        ran.note(what_leaves([&] { inner.rollback(); }));
-        ran.note(what_leaves([&] { joined.commit(); }));
-        ran.note(what_leaves([&] { joined.rollback(); }));
+        ran.note(ending([&] { inner.commit(); }));
+        ran.note(ending([&] { inner.rollback(); }));
+        ran.note(ending([&] { joined.commit(); }));
+        ran.note(ending([&] { joined.rollback(); }));
     });
     joined.commit();
     inner.commit();
     tx.commit();
-    CHECK(ran.text() == "UsageError,nothing,UsageError,nothing");
+    CHECK(ran.text() == "UsageError,returned,UsageError,returned");
     CHECK(db.log() == Log{"BEGIN", "SAVEPOINT txhooks_1", "RELEASE txhooks_1", "COMMIT"});
 }
 
 TEST_CASE("hook: may destroy the guard whose hooks are running", "[S14][S42]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     auto tx = std::make_unique<std::optional<Atomic<Fake>>>();
     tx->emplace(db);
@@ -307,7 +307,7 @@ TEST_CASE("hook: may destroy the guard whose hooks are running", "[S14][S42]") {
     db.on_commit(ran.hook("2"));
     (*tx)->commit();
     CHECK(ran.text() == "1,2");
-    CHECK(reports.errors().empty());
+    CHECK(sink.errors().empty());
     CHECK(db.log() == Log{"BEGIN", "COMMIT"});
     check_clean(db);
 }
@@ -331,14 +331,14 @@ TEST_CASE("hook: may use the same guard's place for another block", "[S13][S42]"
 
 TEST_CASE("hook: sees the connection idle, and may set everything about it", "[S13][S24]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     db.atomic([&] {
         db.on_commit([&] {
             CHECK(db.usable());
             CHECK_FALSE(db.in_atomic_block());
             CHECK(db.pending_hooks() == 0);
-            CHECK(what_leaves([&] { db.set_rollback(true); }) == "UsageError");
+            CHECK(ending([&] { db.set_rollback(true); }) == "UsageError");
             db.set_on_hook_failure(HookFailure::report);
             db.set_error_sink(nullptr);
             db.reset();
@@ -351,18 +351,18 @@ TEST_CASE("hook: sees the connection idle, and may set everything about it", "[S
 
 TEST_CASE("hook: a connection that a hook breaks still runs the hooks of the committed transaction", "[S13][S49]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     db.atomic([&] {
         db.on_commit([&] {
             ran.note("1");
             db.faults.lose_connection(support::Verb::commit, support::When::after_effect);
-            ran.note(what_leaves([&] { db.atomic([&] { db.on_commit(ran.hook("never")); }); }));
-            ran.note(what_leaves([&] { db.on_commit(ran.hook("never")); }));
+            ran.note(ending([&] { db.atomic([&] { db.on_commit(ran.hook("never")); }); }));
+            ran.note(ending([&] { db.on_commit(ran.hook("never")); }));
         });
         db.on_commit(ran.hook("2"));
     });
-    CHECK(ran.text() == "1,CommitUnknown(connection lost),ConnectionBroken,2");
+    CHECK(ran.text() == "1,CommitUnknown unknown <- the connection was lost (on purpose),ConnectionBroken,2");
     db.reconnect();
     db.reset();
     check_clean(db);
@@ -370,23 +370,23 @@ TEST_CASE("hook: a connection that a hook breaks still runs the hooks of the com
 
 TEST_CASE("detached hook: registers, opens blocks and throws like any other", "[S15][S16][S19][S60]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     DetachedHooks after;
     db.atomic({.detach = &after}, [&] {
         db.on_commit([&] {
             ran.note("1");
-            ran.note(what_leaves([&] { after.run(); }));
+            ran.note(ending([&] { after.run(); }));
             after.discard();
             db.atomic({.detach = nullptr}, [&] { db.on_commit(ran.hook("11")); });
-            ran.note(what_leaves([&] { Atomic tx{db, {.detach = &after}}; }));
+            ran.note(ending([&] { Atomic tx{db, {.detach = &after}}; }));
         });
         db.on_commit(ran.hook("2"));
         db.on_commit(ran.throwing("3", 7));
         db.on_commit(ran.hook("never"));
     });
     CHECK(ran.text() == "");
-    CHECK(what_leaves([&] { after.run(); }) == "HookError(failure 7)");
+    CHECK(ending([&] { after.run(); }) == "HookError committed <- 7");
     CHECK(ran.text() == "1,UsageError,11,UsageError,2,3");
     CHECK(after.size() == 0);
     check_clean(db);
@@ -396,7 +396,7 @@ TEST_CASE("detached hook: registers, opens blocks and throws like any other", "[
 
 TEST_CASE("capture: destroyed at a rollback of everything, may use the connection", "[S25][S27]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     Atomic tx{db};
     for (int i = 1; i <= 3; ++i)
@@ -419,7 +419,7 @@ TEST_CASE("capture: destroyed at a rollback of everything, may use the connectio
 
 TEST_CASE("capture: destroyed at a rollback of a savepoint, registers with the block around it", "[S26][S27]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     db.atomic([&] {
         db.on_commit(ran.hook("1"));
@@ -448,16 +448,16 @@ TEST_CASE("capture: what its destructor registers can be rolled back with the bl
     Trace ran;
     db.atomic([&] {
         db.on_commit(ran.hook("1"));
-        CHECK(what_leaves([&] {
+        CHECK(ending([&] {
                   db.atomic([&] {
                       db.on_commit(ran.hook("never"));
                       Atomic tx{db};
                       db.on_commit(AtDestruction{[&] { db.on_commit(ran.hook("never")); }});
                       tx.rollback();
                       CHECK(db.pending_hooks() == 3);
-                      throw support::Deliberate{};
+                      throw support::Oops{};
                   });
-              }) == "deliberate");
+              }) == "oops");
         CHECK(db.pending_hooks() == 1);
         db.on_commit(ran.hook("2"));
     });
@@ -484,7 +484,7 @@ TEST_CASE("capture: destroyed after its hook ran, registers and opens blocks bef
 TEST_CASE("capture: those discarded after a hook threw find the connection idle", "[S19][S23][S27]") {
     Fake db;
     Trace ran;
-    const std::string left = what_leaves([&] {
+    const std::string left = ending([&] {
         db.atomic([&] {
             db.on_commit([&, at_end = AtDestruction{[&] { db.on_commit(ran.hook("~1")); }}] {
                 ran.note("1");
@@ -499,7 +499,7 @@ TEST_CASE("capture: those discarded after a hook threw find the connection idle"
             }});
         });
     });
-    CHECK(left == "HookError(failure 7)");
+    CHECK(left == "HookError committed <- 7");
     CHECK(ran.text() == "1,~1,~2,~3");
     check_clean(db);
 }
@@ -509,7 +509,7 @@ TEST_CASE("capture: its destructor may throw as long as it catches", "[S28]") {
     Trace ran;
     Atomic tx{db};
     db.on_commit(AtDestruction{[&] {
-        ran.note(what_leaves([&] {
+        ran.note(ending([&] {
             db.atomic([&] {
                 db.on_commit(ran.throwing("1", 7));
                 db.on_commit(ran.hook("never"));
@@ -518,7 +518,7 @@ TEST_CASE("capture: its destructor may throw as long as it catches", "[S28]") {
     }});
     db.on_commit(AtDestruction{ran.hook("2")});
     tx.rollback();
-    CHECK(ran.text() == "1,HookError(failure 7),2");
+    CHECK(ran.text() == "1,HookError committed <- 7,2");
     check_clean(db);
 }
 
@@ -529,7 +529,7 @@ TEST_CASE("capture: a guard that its destructor leaves open is rolled back and r
                  << (empty ? ", nothing in the block" : ""));
             CHECK(holds([&] {
                 Fake db;
-                Reports reports{db};
+                Sink sink{db};
                 Trace ran;
                 std::optional<Atomic<Fake>> outer;
                 std::optional<Atomic<Fake>> left_open;
@@ -543,8 +543,8 @@ TEST_CASE("capture: a guard that its destructor leaves open is rolled back and r
                     db.on_commit(ran.hook("never"));
                 }});
                 tx.rollback();
-                if (reports.errors() != Log{"UsageError"}) return false;
-                if (left_open->active() or what_leaves([&] { left_open->commit(); }) != "UsageError") return false;
+                if (sink.errors() != Log{"UsageError"}) return false;
+                if (left_open->active() or ending([&] { left_open->commit(); }) != "UsageError") return false;
                 for (int i = 0; i != 2; ++i) db.on_commit(ran.hook("1"));
                 if (db.pending_hooks() != (savepoint ? 2 : 0)) return false;
                 if (savepoint) outer->commit();
@@ -574,7 +574,7 @@ TEST_CASE("capture: its copy constructor registers a hook of its own, and both r
 TEST_CASE("capture: its copy constructor opens and ends blocks, and the hook is kept", "[S3][S7][S26]") {
     for (const bool commits : {false, true}) {
         Fake db;
-        Reports reports{db};
+        Sink sink{db};
         Trace ran;
         db.atomic([&] {
             const AtCopy copied{[&] {
@@ -607,14 +607,14 @@ TEST_CASE("capture: its copy constructor throws after it has registered a hook: 
         const AtCopy copied{[&] {
             if (not armed) return;
             db.on_commit(ran.hook("copied"));
-            throw support::Deliberate{};
+            throw support::Oops{};
         }};
         const auto hook = [&ran, copied] { ran.note("never"); };
         db.on_commit(ran.hook("1"));
         armed = true;
-        CHECK(what_leaves([&] { db.on_commit(hook); }) == "deliberate");
-        CHECK(what_leaves([&] { db.on_commit(txhooks::robust, hook); }) == "deliberate");
-        CHECK(what_leaves([&] { db.on_commit([](const auto&) {}, hook); }) == "deliberate");
+        CHECK(ending([&] { db.on_commit(hook); }) == "oops");
+        CHECK(ending([&] { db.on_commit(txhooks::robust, hook); }) == "oops");
+        CHECK(ending([&] { db.on_commit([](const auto&) {}, hook); }) == "oops");
         CHECK(db.pending_hooks() == 4);
         db.on_commit(ran.hook("2"));
     });
@@ -627,18 +627,18 @@ TEST_CASE("capture: its copy constructor throws in a savepoint that is then roll
     Trace ran;
     db.atomic([&] {
         db.on_commit(ran.hook("1"));
-        CHECK(what_leaves([&] {
+        CHECK(ending([&] {
                   db.atomic([&] {
                       bool armed = false;
                       const AtCopy copied{[&] {
-                          if (armed) throw support::Deliberate{};
+                          if (armed) throw support::Oops{};
                       }};
                       const auto hook = [&ran, copied] { ran.note("never"); };
                       db.on_commit(hook);
                       armed = true;
                       db.on_commit(hook);
                   });
-              }) == "deliberate");
+              }) == "oops");
         db.on_commit(ran.hook("2"));
     });
     CHECK(ran.text() == "1,2");
@@ -649,7 +649,7 @@ TEST_CASE("capture: its copy constructor throws and leaves a guard open: that is
           "[S7][S26][S58]") {
     CHECK(holds([] {
         Fake db;
-        Reports reports{db};
+        Sink sink{db};
         Trace ran;
         std::optional<Atomic<Fake>> left_open;
         bool armed = false;
@@ -657,14 +657,14 @@ TEST_CASE("capture: its copy constructor throws and leaves a guard open: that is
             if (not armed) return;
             left_open.emplace(db);
             db.put("b");
-            throw support::Deliberate{};
+            throw support::Oops{};
         }};
         const auto hook = [&ran, copied, room = std::array<char, 100>{}] { ran.note(room.data()); };
         Atomic tx{db};
         db.on_commit(ran.hook("1"));
         armed = true;
-        if (what_leaves([&] { db.on_commit(hook); }) != "deliberate") return false;
-        if (reports.errors() != Log{"UsageError"} or left_open->active()) return false;
+        if (ending([&] { db.on_commit(hook); }) != "oops") return false;
+        if (sink.errors() != Log{"UsageError"} or left_open->active()) return false;
         if (db.pending_hooks() != 1) return false;
         left_open->rollback();
         db.on_commit(ran.hook("2"));
@@ -679,7 +679,7 @@ TEST_CASE("capture: its copy constructor ends the block that it is registered in
         INFO((commits ? "commits" : "rolls back"));
         CHECK(holds([commits] {
             Fake db;
-            const Reports reports{db};
+            const Sink sink{db};
             Trace ran;
             int alive = 0;
             struct Counted {
@@ -701,7 +701,7 @@ TEST_CASE("capture: its copy constructor ends the block that it is registered in
                 const auto hook = [&ran, copied, counted = Counted{alive}] { ran.note("hook"); };
                 db.on_commit(ran.hook("1"));
                 armed = true;
-                static_cast<void>(what_leaves([&] { db.on_commit(hook); }));
+                static_cast<void>(ending([&] { db.on_commit(hook); }));
             }
             if (alive != 0 or db.pending_hooks() != 0 or not db.usable()) return false;
             ran.clear();
@@ -756,7 +756,7 @@ TEST_CASE("sink: what it throws is dropped, wherever it is called", "[S22][S31][
     });
     CHECK(called == 5);
     db.faults.fail(support::Verb::rollback, support::When::before_effect, 1);
-    CHECK(what_leaves([&] { db.atomic([] { throw support::Deliberate{}; }); }) == "deliberate");
+    CHECK(ending([&] { db.atomic([] { throw support::Oops{}; }); }) == "oops");
     CHECK(called == 6);
     CHECK(ran.text() == "1,2,3,4,5");
     db.execute("ROLLBACK");
@@ -790,7 +790,7 @@ TEST_CASE("sink: may use the connection that reports to it", "[S13][S22]") {
         db.on_commit(txhooks::robust, ran.throwing("1", 7));
         db.on_commit(ran.hook("2"));
     });
-    CHECK(ran.text() == "1,sink failure 7,told,told.,2");
+    CHECK(ran.text() == "1,sink 7,told,told.,2");
     ran.clear();
 
     db.set_on_hook_failure(HookFailure::report);
@@ -798,19 +798,19 @@ TEST_CASE("sink: may use the connection that reports to it", "[S13][S22]") {
         db.on_commit(ran.throwing("1", 8));
         db.on_commit(ran.hook("2"));
     });
-    CHECK(ran.text() == "1,sink failure 8,told,told.,2");
+    CHECK(ran.text() == "1,sink 8,told,told.,2");
     ran.clear();
 
     { const Atomic abandoned{db}; }
-    CHECK(ran.text() == "sink nothing,told,told.");
+    CHECK(ran.text() == "sink none,told,told.");
     ran.clear();
 
     // In a block around the abandoned one, the report is part of it.
     db.atomic([&] {
         { const Atomic abandoned{db}; }
-        CHECK(ran.text() == "sink nothing");
+        CHECK(ran.text() == "sink none");
     });
-    CHECK(ran.text() == "sink nothing,told,told.");
+    CHECK(ran.text() == "sink none,told,told.");
     CHECK(db.committed("report 4"));
     check_clean(db);
 }
@@ -827,39 +827,39 @@ TEST_CASE("sink: may use the connection while a ROLLBACK or COMMIT that reported
         [](void* self, const char*, const std::exception_ptr& error) {
             Told& to = *static_cast<Told*>(self);
             to.text += support::name_of(error) + ": ";
-            to.text += what_leaves([&] { to.db.on_commit([] {}); }) + ", ";
-            to.text += what_leaves([&] { to.db.atomic([] {}); }) + "; ";
+            to.text += ending([&] { to.db.on_commit([] {}); }) + ", ";
+            to.text += ending([&] { to.db.atomic([] {}); }) + "; ";
         },
         &told);
     db.faults.fail(support::Verb::rollback, support::When::before_effect, 7);
-    CHECK(what_leaves([&] { db.atomic([] { throw support::Deliberate{}; }); }) == "deliberate");
-    CHECK(told.text == "failure 7: ConnectionBroken, ConnectionBroken; ");
+    CHECK(ending([&] { db.atomic([] { throw support::Oops{}; }); }) == "oops");
+    CHECK(told.text == "7: ConnectionBroken, ConnectionBroken; ");
     told.text.clear();
     db.execute("ROLLBACK");
     db.reset();
 
     db.faults.fail(support::Verb::rollback, support::When::after_effect, 8);
-    CHECK(what_leaves([&] { db.atomic([] { throw support::Deliberate{}; }); }) == "deliberate");
-    CHECK(told.text == "failure 8: nothing, nothing; ");
+    CHECK(ending([&] { db.atomic([] { throw support::Oops{}; }); }) == "oops");
+    CHECK(told.text == "8: returned, returned; ");
     told.text.clear();
     check_clean(db);
 
     db.faults.fail(support::Verb::rollback, support::When::after_effect, 9);
     Atomic tx{db};
-    CHECK(what_leaves([&] { tx.rollback(); }) == "nothing");
-    CHECK(told.text == "failure 9: nothing, nothing; ");
+    CHECK(ending([&] { tx.rollback(); }) == "returned");
+    CHECK(told.text == "9: returned, returned; ");
     told.text.clear();
     check_clean(db);
 
     db.answer_commit({Outcome::committed, std::make_exception_ptr(10)});
     std::string ran;
-    CHECK(what_leaves([&] {
+    CHECK(ending([&] {
               db.atomic([&] {
                   db.put("a");
                   db.on_commit([&] { ran += 'a'; });
               });
-          }) == "nothing");
-    CHECK(told.text == "failure 10: nothing, nothing; ");
+          }) == "returned");
+    CHECK(told.text == "10: returned, returned; ");
     CHECK(ran == "a");
     db.set_error_sink(nullptr);
     check_clean(db);
@@ -872,7 +872,7 @@ TEST_CASE("connection: destroyed with blocks open rolls back, discards, ends the
     FakeBackend backend;
     support::Log reported;
     auto db = std::make_unique<HookedConnection<FakeBackend&>>(backend);
-    std::optional<Reports> reports{std::in_place, *db};
+    std::optional<Sink> sink{std::in_place, *db};
     Atomic tx{*db};
     backend.put("a");
     db->on_commit([&, at_end = AtDestruction{ran.hook("~1")}] { ran.note("never"); });
@@ -880,12 +880,12 @@ TEST_CASE("connection: destroyed with blocks open rolls back, discards, ends the
     Atomic joined{*db, {.join = true}};
     db->on_commit([&, at_end = AtDestruction{ran.hook("~2")}] { ran.note("never"); });
     db.reset();
-    CHECK(reports->errors().size() == 1);
+    CHECK(sink->errors().size() == 1);
     CHECK(ran.text() == "~1,~2");
     CHECK(backend.log() == Log{"BEGIN", "INSERT a", "SAVEPOINT txhooks_1", "ROLLBACK"});
     for (Atomic<HookedConnection<FakeBackend&>>* guard : {&inner, &tx, &joined}) {
         CHECK_FALSE(guard->active());
-        CHECK(what_leaves([&] { guard->commit(); }) == "UsageError");
+        CHECK(ending([&] { guard->commit(); }) == "UsageError");
         guard->rollback();
     }
     CHECK(backend.log().size() == 4);
@@ -896,7 +896,7 @@ TEST_CASE("connection: destroyed with a detached block open, leaves nothing to r
     FakeBackend backend;
     DetachedHooks after;
     auto db = std::make_unique<HookedConnection<FakeBackend&>>(backend);
-    const Reports reports{*db};
+    const Sink sink{*db};
     std::optional<Atomic<HookedConnection<FakeBackend&>>> tx;
     tx.emplace(*db, txhooks::BlockOptions<>{.detach = &after});
     db->on_commit([&, at_end = AtDestruction{ran.hook("~1")}] { ran.note("never"); });
@@ -904,7 +904,7 @@ TEST_CASE("connection: destroyed with a detached block open, leaves nothing to r
     CHECK(ran.text() == "~1");
     CHECK(after.size() == 0);
     after.run();
-    CHECK(reports.errors().size() == 1);
+    CHECK(sink.errors().size() == 1);
 }
 
 TEST_CASE("connection: destroyed while its hooks run or are discarded, terminates the program", "[S57]") {
@@ -947,7 +947,7 @@ TEST_CASE("connection: a hook that owns another one destroys it", "[S10][S57]") 
     Fake db;
     Trace ran;
     auto other = std::make_unique<Fake>();
-    Reports reports{*other};
+    Sink sink{*other};
     auto tx = std::make_unique<std::optional<Atomic<Fake>>>(std::in_place, *other);
     other->on_commit(AtDestruction{[&] { db.on_commit(ran.hook("2")); }});
     db.atomic([&] {
@@ -959,7 +959,7 @@ TEST_CASE("connection: a hook that owns another one destroys it", "[S10][S57]") 
     });
     CHECK(ran.text() == "1,2,3");
     CHECK_FALSE((*tx)->active());
-    CHECK(reports.errors().size() == 1);
+    CHECK(sink.errors().size() == 1);
 }
 
 // ---- Out of order
@@ -1000,7 +1000,7 @@ std::string savepoint(std::size_t i, const std::array<bool, 2>& joined) {
 TEST_CASE("Atomic: destroyed before the guards inside, rolls back its level and ends them", "[S57]") {
     for_all_orders([](const std::array<std::size_t, 3>& order, const std::array<bool, 2>& joined) {
         Fake db;
-        Reports reports{db};
+        Sink sink{db};
         Trace ran;
         {
             Three three{db, ran, joined};
@@ -1032,11 +1032,11 @@ TEST_CASE("Atomic: ended before the guards inside, refuses and changes nothing",
     for (const bool commits : {false, true}) {
         for_all_orders([commits](const std::array<std::size_t, 3>& order, const std::array<bool, 2>& joined) {
             Fake db;
-            Reports reports{db};
+            Sink sink{db};
             Trace ran;
             Three three{db, ran, joined};
             const auto end = [&](std::size_t i) {
-                return what_leaves(
+                return ending(
                     [&] { commits ? static_cast<void>(three.guards[i]->commit()) : three.guards[i]->rollback(); });
             };
             std::size_t open = 3;
@@ -1045,7 +1045,7 @@ TEST_CASE("Atomic: ended before the guards inside, refuses and changes nothing",
                 const std::size_t pending = db.pending_hooks();
                 const std::string told = end(i);
                 if (i + 1 == open) {
-                    CHECK(told == "nothing");
+                    CHECK(told == "returned");
                     --open;
                     continue;
                 }
@@ -1054,10 +1054,10 @@ TEST_CASE("Atomic: ended before the guards inside, refuses and changes nothing",
                 CHECK(db.pending_hooks() == pending);
                 for (std::size_t other = 0; other != 3; ++other) CHECK(three.guards[other]->active() == (other < open));
             }
-            while (open != 0) CHECK(end(--open) == "nothing");
+            while (open != 0) CHECK(end(--open) == "returned");
             CHECK(ran.text() == (commits ? "a,b,c" : ""));
             for (const char* key : {"a", "b", "c"}) CHECK(db.committed(key).has_value() == commits);
-            CHECK(reports.errors().empty());
+            CHECK(sink.errors().empty());
             check_clean(db);
         });
     }
@@ -1067,14 +1067,15 @@ TEST_CASE("Atomic: when one in the middle was destroyed, those around it end as 
     for (const std::array<bool, 2> joined : {std::array{false, false}, {false, true}, {true, false}, {true, true}}) {
         INFO("joined " << joined[0] << joined[1]);
         Fake db;
-        Reports reports{db};
+        Sink sink{db};
         Trace ran;
         Three three{db, ran, joined};
         three.guards[1].reset();
-        CHECK(what_leaves([&] { three.guards[2]->commit(); }) == "UsageError");
+        CHECK(ending([&] { three.guards[2]->commit(); }) == "UsageError");
         three.guards[2]->rollback();
         // A joined block dooms the one around it.
-        CHECK(what_leaves([&] { three.guards[0]->commit(); }) == (joined[0] ? "TransactionAborted" : "nothing"));
+        CHECK(ending([&] { three.guards[0]->commit(); }) ==
+              (joined[0] ? "TransactionAborted rolled_back" : "returned"));
         CHECK(ran.text() == (joined[0] ? "" : "a"));
         CHECK(db.committed("a").has_value() == not joined[0]);
         CHECK_FALSE(db.committed("b"));
@@ -1086,7 +1087,7 @@ TEST_CASE("Atomic: when one in the middle was destroyed, those around it end as 
 
 TEST_CASE("Atomic: one that was ended by an outer one does not disturb a later transaction", "[S42][S57]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     std::optional<Three> three;
     three.emplace(db, ran, std::array{false, false});
@@ -1096,7 +1097,7 @@ TEST_CASE("Atomic: one that was ended by an outer one does not disturb a later t
         db.put("z");
         db.on_commit(ran.hook("z"));
         three->guards[1]->rollback();
-        CHECK(what_leaves([&] { three->guards[1]->commit(); }) == "UsageError");
+        CHECK(ending([&] { three->guards[1]->commit(); }) == "UsageError");
         three.reset();
     });
     CHECK(ran.text() == "z");
@@ -1106,7 +1107,7 @@ TEST_CASE("Atomic: one that was ended by an outer one does not disturb a later t
 
 TEST_CASE("rollback: a block cannot end while hooks are discarded from it", "[S26][S27][S39]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     std::string told;
     {
@@ -1114,7 +1115,7 @@ TEST_CASE("rollback: a block cannot end while hooks are discarded from it", "[S2
         db.on_commit(ran.hook("a"));
         {
             Atomic inner{db};
-            db.on_commit(AtDestruction{[&] { told = what_leaves([&] { tx.commit(); }); }});
+            db.on_commit(AtDestruction{[&] { told = ending([&] { tx.commit(); }); }});
             db.on_commit(ran.hook("b"));
             inner.rollback();
         }
@@ -1128,16 +1129,16 @@ TEST_CASE("rollback: a block cannot end while hooks are discarded from it", "[S2
 
 TEST_CASE("rollback: hooks that a discarded capture commits into the same DetachedHooks are not lost", "[S27][S60]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     Trace ran;
     DetachedHooks after;
     const auto commit_another = [&] { db.atomic({.detach = &after}, [&] { db.on_commit(ran.hook("b")); }); };
-    CHECK(what_leaves([&] {
+    CHECK(ending([&] {
               db.atomic({.detach = &after}, [&] {
                   db.on_commit(AtDestruction{commit_another});
-                  throw support::Deliberate{};
+                  throw support::Oops{};
               });
-          }) == "deliberate");
+          }) == "oops");
     CHECK(after.size() == 1);
     after.run();
     CHECK(ran.text() == "b");
@@ -1146,25 +1147,25 @@ TEST_CASE("rollback: hooks that a discarded capture commits into the same Detach
 
 TEST_CASE("atomic: a block that is ended in the function given to it is told so", "[S42][S57]") {
     Fake db;
-    Reports reports{db};
+    Sink sink{db};
     std::optional<Atomic<Fake>> outer{std::in_place, db};
-    CHECK(what_leaves([&] { db.atomic([&] { outer.reset(); }); }) == "UsageError");
+    CHECK(ending([&] { db.atomic([&] { outer.reset(); }); }) == "UsageError");
     check_clean(db);
 }
 
 TEST_CASE("atomic: nothing that could throw is done with the result after COMMIT", "[S30]") {
     struct Fragile {
         Fragile() = default;
-        Fragile(Fragile&&) { throw support::Deliberate{}; }
+        Fragile(Fragile&&) { throw support::Oops{}; }
     };
     Fake db;
     Trace ran;
-    CHECK(what_leaves([&] {
+    CHECK(ending([&] {
               static_cast<void>(db.atomic([&] {
                   db.on_commit(ran.hook("1"));
                   return Fragile{};
               }));
-          }) == "nothing");
+          }) == "returned");
     CHECK(ran.text() == "1");
     check_clean(db);
 }

@@ -14,8 +14,8 @@
 
 using namespace txhooks;
 using support::Log;
+using support::name_of;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 using testing::FakeBackend;

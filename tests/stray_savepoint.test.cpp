@@ -9,8 +9,10 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
+#include "support/faults.hpp"
 #include "support/sqlite_database.hpp"
+#include "support/story.hpp"
+#include "support/trace.hpp"
 
 #include <sqlite3.h>
 
@@ -50,16 +52,16 @@ TEST_CASE("savepoint: the number of one that failed is not used for the next", "
         db.atomic([&] {
             db.put("a");
             db.on_commit([&] { ran += 'a'; });
-            CHECK(support::what_leaves([&] { Atomic tx{db}; }) == "failure 1");
+            CHECK(support::ending([&] { Atomic tx{db}; }) == "1");
             db.put("b");
             db.on_commit([&] { ran += 'b'; });
-            CHECK(support::what_leaves([&] {
+            CHECK(support::ending([&] {
                       db.atomic([&] {
                           db.put("c");
                           db.on_commit([&] { ran += 'c'; });
-                          throw support::Deliberate{};
+                          throw support::Oops{};
                       });
-                  }) == "deliberate");
+                  }) == "oops");
         });
         CHECK(ran == "ab");
         CHECK(db.committed("b"));
@@ -75,21 +77,21 @@ TEST_CASE("savepoint: the number of one that failed is not used for the next", "
 TEST_CASE("savepoint: rolling back after a failed RELEASE cannot hit a stray one", "[S40][S51]") {
     for (const When when : {When::before_effect, When::after_effect}) {
         Fake db;
-        support::Reports reports{db};
+        support::Sink sink{db};
         std::string ran;
         db.faults.fail(Verb::savepoint, When::after_effect, 1);
         db.faults.fail(Verb::release, when, 2);
-        const std::string left = support::what_leaves([&] {
+        const std::string left = support::ending([&] {
             db.atomic([&] {
-                CHECK(support::what_leaves([&] { Atomic tx{db}; }) == "failure 1");
+                CHECK(support::ending([&] { Atomic tx{db}; }) == "1");
                 db.put("b");
                 db.on_commit([&] { ran += 'b'; });
-                CHECK(support::what_leaves([&] { db.atomic([&] { db.put("c"); }); }) == "failure 2");
+                CHECK(support::ending([&] { db.atomic([&] { db.put("c"); }); }) == "2");
                 CHECK(db.get("b"));
             });
         });
         // Released already, the savepoint cannot be gone back to: then all of it is rolled back.
-        CHECK(left == (when == When::before_effect ? "nothing" : "TransactionAborted"));
+        CHECK(left == (when == When::before_effect ? "returned" : "TransactionAborted rolled_back <- 2"));
         CHECK(ran == (when == When::before_effect ? "b" : ""));
         CHECK(db.committed("b").has_value() == (when == When::before_effect));
         CHECK_FALSE(db.committed("c"));
@@ -123,8 +125,8 @@ TEST_CASE("savepoint: numbers start anew with the next transaction", "[S40][S43]
     db.faults.fail(Verb::savepoint, When::after_effect, 1);
     db.faults.fail(Verb::savepoint, When::after_effect, 2, 2);
     db.atomic([&] {
-        CHECK(support::what_leaves([&] { db.atomic([] {}); }) == "failure 1");
-        CHECK(support::what_leaves([&] { db.atomic([] {}); }) == "failure 2");
+        CHECK(support::ending([&] { db.atomic([] {}); }) == "1");
+        CHECK(support::ending([&] { db.atomic([] {}); }) == "2");
         db.atomic([] {});
     });
     Connection& any = db;
@@ -136,21 +138,21 @@ TEST_CASE("savepoint: numbers start anew with the next transaction", "[S40][S43]
 
 TEST_CASE("savepoint: the number of one whose ROLLBACK TO failed is not used again", "[S40][S49]") {
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     std::string ran;
     db.faults.fail(Verb::rollback_to, When::before_effect, 1);
     db.atomic([&] {
         db.put("a");
         db.on_commit([&] { ran += 'a'; });
-        CHECK(support::what_leaves([&] {
+        CHECK(support::ending([&] {
                   db.atomic([&] {
-                      CHECK(support::what_leaves([&] {
+                      CHECK(support::ending([&] {
                                 Atomic tx{db};
                                 db.put("b");
                                 tx.rollback();
-                            }) == "failure 1");
+                            }) == "1");
                   });
-              }) == "TransactionAborted");
+              }) == "TransactionAborted rolled_back <- 1");
         db.atomic([&] {
             db.put("c");
             db.atomic([&] {
@@ -171,7 +173,7 @@ TEMPLATE_TEST_CASE("savepoint: a stray one in SQLite is never hit", "[S40][S51]"
     const support::Handle second{file.path()};
     support::run(handle, "CREATE TABLE t(k TEXT)");
     HookedConnection<sqlite3*, FaultyAdapter<TestType>> db{handle.get()};
-    support::Reports reports{db};
+    support::Sink sink{db};
     const auto put = [&](const char* key) { support::run(handle, std::string{"INSERT INTO t VALUES('"} + key + "')"); };
     std::string ran;
 
@@ -187,13 +189,13 @@ TEMPLATE_TEST_CASE("savepoint: a stray one in SQLite is never hit", "[S40][S51]"
                     CHECK_THROWS_AS(Atomic(db), int);
                     put("b");
                     db.on_commit([&] { ran += 'b'; });
-                    CHECK(support::what_leaves([&] {
+                    CHECK(support::ending([&] {
                               db.atomic([&] {
                                   put("c");
                                   db.on_commit([&] { ran += 'c'; });
-                                  throw support::Deliberate{};
+                                  throw support::Oops{};
                               });
-                          }) == "deliberate");
+                          }) == "oops");
                 }
             });
             CHECK(ran == std::string(static_cast<std::size_t>(strays), 'b'));
@@ -206,17 +208,17 @@ TEMPLATE_TEST_CASE("savepoint: a stray one in SQLite is never hit", "[S40][S51]"
         db.adapter().faults.fail(Verb::savepoint, When::after_effect, 1);
         db.adapter().faults.fail(Verb::release, When::after_effect, 2);
         bool lasted = false;
-        const std::string left = support::what_leaves([&] {
+        const std::string left = support::ending([&] {
             db.atomic([&] {
                 CHECK_THROWS_AS(Atomic(db), int);
                 put("b");
                 db.on_commit([&] { ran += 'b'; });
-                CHECK(support::what_leaves([&] { db.atomic([&] { put("c"); }); }) == "failure 2");
+                CHECK(support::ending([&] { db.atomic([&] { put("c"); }); }) == "2");
                 lasted = support::values(handle, "SELECT k FROM t WHERE k = 'b'") == "b";
             });
         });
         CHECK(lasted);
-        CHECK(left == "TransactionAborted");
+        CHECK(left == "TransactionAborted rolled_back <- 2");
         CHECK(ran == "");
         CHECK(support::values(second, "SELECT k FROM t") == "");
         CHECK(db.usable());
@@ -229,7 +231,7 @@ TEMPLATE_TEST_CASE("savepoint: a stray one in SQLite is never hit", "[S40][S51]"
             CHECK_THROWS_AS(Atomic(db), int);
             put("b");
             db.on_commit([&] { ran += 'b'; });
-            CHECK(support::what_leaves([&] { db.atomic([&] { put("c"); }); }) == "failure 2");
+            CHECK(support::ending([&] { db.atomic([&] { put("c"); }); }) == "2");
         });
         CHECK(ran == "b");
         CHECK(support::values(second, "SELECT k FROM t") == "b");

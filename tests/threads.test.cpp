@@ -4,8 +4,8 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
 #include "support/sqlite_database.hpp"
+#include "support/trace.hpp"
 
 #include <sqlite3.h>
 
@@ -125,7 +125,7 @@ TEST_CASE("threads: connections on different threads share nothing", "[S10][S13]
 
 TEST_CASE("threads: a connection goes from thread to thread, in the middle of a block too", "[S13][S56]") {
     Fake db;
-    support::Reports reports{db};
+    support::Sink sink{db};
     std::string ran;
     std::vector<std::thread::id> ran_on;
     std::optional<Atomic<Fake>> tx;
@@ -240,9 +240,9 @@ TEST_CASE("threads: writers to one SQLite file run the hooks of what they commit
                                   db.atomic([&] {
                                       put(key + "!");
                                       db.on_commit([&, key] { ran[i] += key + "!,"; });
-                                      throw support::Deliberate{};
+                                      throw support::Oops{};
                                   });
-                              } catch (const support::Deliberate&) {
+                              } catch (const support::Oops&) {
                                   return;
                               }
                           });

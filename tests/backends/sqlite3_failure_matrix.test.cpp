@@ -3,8 +3,11 @@
 #include <txhooks/testing/faults.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
+#include "support/faults.hpp"
+#include "support/rules.hpp"
 #include "support/sqlite_database.hpp"
+#include "support/story.hpp"
+#include "support/trace.hpp"
 
 #include <sqlite3.h>
 
@@ -99,7 +102,7 @@ void check(Database& database, const Story& story, const std::vector<Fault>& fau
 
     database.clear();
     Faulty db{database.db.get()};
-    support::Reports reports{db};
+    support::Sink sink{db};
     for (std::size_t i = 0; i != faults.size(); ++i) faults[i].plan(db.adapter().faults, static_cast<int>(i + 1));
     support::Player<Faulty> player{db, functions, [&](char key) { database.put(key); }};
     const support::History real = play(player, story);
@@ -117,13 +120,13 @@ void check(Database& database, const Story& story, const std::vector<Fault>& fau
 
     db.adapter().faults.clear();
     if (rules.broken()) {
-        CHECK(support::what_leaves([&] { db.atomic([] {}); }) == "ConnectionBroken");
+        CHECK(support::ending([&] { db.atomic([] {}); }) == "ConnectionBroken");
         if (not database.idle()) support::run(database.db, "ROLLBACK");
-        CHECK(support::what_leaves([&] { db.reset(); }) == "nothing");
+        CHECK(support::ending([&] { db.reset(); }) == "returned");
     }
     database.clear();
     std::string ran;
-    const std::string left = support::what_leaves([&] {
+    const std::string left = support::ending([&] {
         db.atomic([&] {
             database.put('y');
             db.on_commit([&] { ran += 'y'; });
@@ -133,7 +136,7 @@ void check(Database& database, const Story& story, const std::vector<Fault>& fau
             });
         });
     });
-    CHECK(left == "nothing");
+    CHECK(left == "returned");
     CHECK(ran == "yz");
     CHECK(database.committed() == "y,z");
     CHECK(database.log() == Log{"BEGIN", "INSERT y", "SAVEPOINT txhooks_1", "INSERT z", "RELEASE txhooks_1", "COMMIT"});

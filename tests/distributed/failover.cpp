@@ -9,7 +9,7 @@
 // the exit code is 1 if a hook ran without its row, or not with it, or twice, or the caller was not told what is expected.
 // One hook is expected to run for a row that is lost then: COMMIT answers yes when its wait is cancelled.
 
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 #include "support/postgres_scene.hpp"
 
 #include <txhooks/backends/libpq.hpp>

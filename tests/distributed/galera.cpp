@@ -9,7 +9,7 @@
 // what both nodes say afterwards. Prints how often what happened; the exit code is 1 if a hook ran without its row, or
 // not with it, or twice, unless the caller was told of a doubt or a loss, and then none may have run.
 
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 #include "support/mariadb_server.hpp"
 
 #include <txhooks/backends/mariadb.hpp>

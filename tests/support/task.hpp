@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/failing.hpp"
+#include "support/exceptions.hpp"
 
 #if defined(__clang__) and not defined(__cpp_impl_coroutine)
 #define __cpp_impl_coroutine 201902L  // Clang 14 has coroutines, and <coroutine> of GCC asks for this

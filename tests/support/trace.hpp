@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <txhooks/error_sink.hpp>
+#include "support/endings.hpp"
 
+#include <cstddef>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -25,20 +26,6 @@ inline std::string join(const std::vector<std::string>& parts, const char* betwe
         all += part;
     }
     return all;
-}
-
-/// What an exception says: its text, an int as a number, "none" for null.
-inline std::string text_of(const std::exception_ptr& error) {
-    if (not error) return "none";
-    try {
-        std::rethrow_exception(error);
-    } catch (const std::exception& e) {
-        return e.what();
-    } catch (int number) {
-        return std::to_string(number);
-    } catch (...) {
-        return "?";
-    }
 }
 
 /// What happened, in order.
@@ -109,16 +96,31 @@ private:
 /// An error sink that remembers: `Sink sink{db};`
 class Sink {
 public:
+    Sink() = default;
     template <class Db>
     explicit Sink(Db& db) {
-        db.set_error_sink(&Sink::add, this);
+        listen_to(db);
     }
     Sink(const Sink&) = delete;
     Sink& operator=(const Sink&) = delete;
 
-    /// The exceptions reported, in order: "disk full,none".
+    template <class Db>
+    void listen_to(Db& db) {
+        db.set_error_sink(&Sink::add, this);
+    }
+
+    /// The names of the exceptions reported, in order: "disk full,none".
     std::string text() const { return join(errors_); }
+    const Log& errors() const noexcept { return errors_; }
     const Log& sentences() const noexcept { return sentences_; }
+    /// Each sentence with its exception, if there is one: "txhooks: while rolling back a block: disk full".
+    Log lines() const {
+        Log lines = sentences_;
+        for (std::size_t i = 0; i != lines.size(); ++i)
+            if (errors_[i] != "none") lines[i] += ": " + errors_[i];
+        return lines;
+    }
+    bool empty() const noexcept { return errors_.empty(); }
     void clear() {
         errors_.clear();
         sentences_.clear();
@@ -127,23 +129,12 @@ public:
 private:
     static void add(void* self, const char* what, const std::exception_ptr& error) {
         static_cast<Sink*>(self)->sentences_.emplace_back(what);
-        static_cast<Sink*>(self)->errors_.push_back(text_of(error));
+        static_cast<Sink*>(self)->errors_.push_back(name_of(error));
     }
 
     Log sentences_;
     Log errors_;
 };
-
-/// The `Error` that `act()` throws. Another exception passes through, none is an exception too: both fail the test.
-template <class Error, class Act>
-Error thrown_by(Act act) {
-    try {
-        act();
-    } catch (const Error& error) {
-        return error;
-    }
-    throw std::logic_error{"nothing was thrown"};
-}
 
 /// What `act()` writes to stderr.
 template <class Act>

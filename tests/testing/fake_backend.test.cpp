@@ -12,7 +12,7 @@
 
 using namespace txhooks;
 using support::Log;
-using support::text_of;
+using support::name_of;
 using testing::ConnectionLostError;
 using testing::FakeBackend;
 using testing::FakeError;
@@ -169,7 +169,7 @@ TEST_CASE("FakeBackend: answers COMMIT as it was told, in turn, and does what it
         db.put(row);
         const CommitResult result = db.commit();
         CHECK_FALSE(result.lost);
-        return std::to_string(static_cast<int>(result.outcome)) + " " + text_of(result.error) +
+        return std::to_string(static_cast<int>(result.outcome)) + " " + name_of(result.error) +
                (db.state() == ConnectionState::open ? " open" : "") + (db.committed(row) ? " there" : "");
     };
     const auto number = [](Outcome outcome) { return std::to_string(static_cast<int>(outcome)); };

@@ -12,8 +12,9 @@
 
 using namespace txhooks;
 using support::Log;
+using support::name_of;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::thrown_by;
 using support::Trace;
 using testing::ConnectionLostError;
@@ -24,10 +25,6 @@ using testing::Verb;
 using testing::When;
 
 namespace {
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 // The same fake engine, with the faults injected around the adapter of it.
 using Faulty = HookedConnection<FakeBackend, FaultyAdapter<BackendAdapter<FakeBackend>>>;
@@ -148,7 +145,7 @@ TEST_CASE("FaultyAdapter: a COMMIT that fails before effect is still open, after
             db.on_commit(ran.hook("2"));
         });
     });
-    CHECK(text_of(error.cause()) == "oops");
+    CHECK(name_of(error.cause()) == "oops");
     CHECK(db.committed("2"));
     CHECK(ran.text() == "1");
 }

@@ -3,7 +3,7 @@
 
 #include "ledger.hpp"
 #include "random/dice.hpp"
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 #include "support/tcp_proxy.hpp"
 #include "tally.hpp"
 
@@ -243,7 +243,7 @@ private:
 
     static std::string words(const std::exception_ptr& error) {
         try {
-            return support::describe(error);
+            return support::name_of(error);
         } catch (const Stop&) {
             return "Stop";
         }
