@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
+#include "support/postgres_cases.hpp"
 #include "support/postgres_scene.hpp"
-#include "support/tcp_proxy.hpp"
 
 #include <txhooks/backends/libpq.hpp>
 
@@ -53,7 +53,7 @@ TEMPLATE_LIST_TEST_CASE("libpq: a hook runs if and only if its row is there", "[
           }) == "no");
     CHECK(scene.hooks == "1,2,3,5");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq: a hook may query and open blocks", "[S13][S16]", EveryWitness) {
@@ -94,7 +94,7 @@ TEMPLATE_LIST_TEST_CASE("libpq: a statement that fails in a savepoint fails only
     CHECK(scene.hooks == "1,3");
     CHECK(scene.truth() == "1,3");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 // ---- Begin options
@@ -249,18 +249,13 @@ TEMPLATE_LIST_TEST_CASE("libpq: the handle may be closed before the hooked conne
         CHECK(ending([&] { Atomic tx{db}; }) == "ConnectionBroken");
     }
     SECTION("with a block open") {
-        std::vector<std::string> told;
-        db.set_error_sink(
-            [](void* to, const char* what, const std::exception_ptr&) {
-                static_cast<std::vector<std::string>*>(to)->push_back(what);
-            },
-            &told);
+        Sink sink{db};
         bool ran = false;
         Atomic tx{db};
         db.on_commit([&] { ran = true; });
         handle.close();
         CHECK(ending([&] { tx.commit(); }) == "TransactionLost unknown");
-        CHECK(told == std::vector<std::string>{"txhooks: ROLLBACK failed; the connection is broken until reset()"});
+        CHECK(sink.sentences() == Log{"txhooks: ROLLBACK failed; the connection is broken until reset()"});
         CHECK_FALSE(ran);
         CHECK(ending([&] { db.reset(); }) == "UsageError");
     }
@@ -375,40 +370,7 @@ TEST_CASE("libpq: an event procedure of the user's that fails changes nothing", 
 
 TEMPLATE_LIST_TEST_CASE("libpq: begin, commit, rollback and both ends of a nested block are a round trip each", "[S13]",
                         EveryWitness) {
-    TcpProxy proxy{postgres_port()};
-    PostgresScene<TestType> scene{"host=127.0.0.1 port=" + std::to_string(proxy.port())};
-    using Tx = typename PostgresScene<TestType>::Tx;
-    std::vector<std::size_t> trips;
-    const auto took = [&] { trips.push_back(proxy.round_trips()); };
-    took();
-    trips.clear();
-    {
-        Tx tx{scene.db};
-        took();
-        {
-            Tx inner{scene.db};
-            took();
-            scene.hook(1);
-            took();
-            inner.commit();
-            took();
-        }
-        {
-            Tx inner{scene.db};
-            took();
-            inner.rollback();
-            took();
-        }
-        tx.commit();
-        took();
-    }
-    {
-        Tx tx{scene.db};
-        took();
-        tx.rollback();
-        took();
-    }
-    CHECK(trips == std::vector<std::size_t>{1, 1, 0, 1, 1, 1, 1, 1, 1});
+    check_round_trips<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq: only the sentinel takes a second transaction id, for a block that writes", "[S43]",

@@ -3,6 +3,7 @@
 // What COMMIT can come to on a live server: hooks run if and only if the rows are there.
 
 #include "support/catch.hpp"
+#include "support/postgres_cases.hpp"
 #include "support/postgres_scene.hpp"
 
 #include <txhooks/backends/libpq.hpp>
@@ -20,26 +21,8 @@
 using namespace support;
 using txhooks::Atomic;
 using txhooks::Outcome;
-using txhooks::postgres::Isolation;
 
 namespace {
-
-// Takes `seconds` at COMMIT, after a row has been put into `slow`.
-std::string slow_commit(const char* seconds) {
-    return std::string{
-               "CREATE TABLE slow (n int); CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-               "PERFORM pg_sleep("} +
-           seconds +
-           "); RETURN NULL; END $$; CREATE CONSTRAINT TRIGGER nap AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED "
-           "FOR EACH ROW EXECUTE FUNCTION nap()";
-}
-
-// Waits until somebody else's `condition` on the session of `conn` is true in pg_stat_activity.
-void await(PGconn* others, int pid, const std::string& condition) {
-    while (run(others,
-               "SELECT count(*) FROM pg_stat_activity WHERE pid = " + std::to_string(pid) + " AND " + condition) != "1")
-        std::this_thread::sleep_for(std::chrono::milliseconds{2});
-}
 
 // Signals the session of the scene from another one: pg_cancel_backend, pg_terminate_backend.
 template <class Scene>
@@ -53,18 +36,7 @@ void signal(Scene& scene, const std::string& how, int pid) {
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a block in which an error was swallowed is rolled back", "[S34][S45][P01]",
                         EveryWitness) {
-    PostgresScene<TestType> scene;
-    CHECK(ending([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  CHECK(scene.attempt("INSERT INTO t VALUES (1)") == "23505");
-                  scene.hook(2);
-              });
-          }) == "TransactionAborted rolled_back");
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    check_swallowed_error<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT answered by ROLLBACK has rolled back", "[S45][P01]", EveryWitness) {
@@ -78,7 +50,7 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT answered by ROLLBACK has rolled 
     if (std::is_same_v<TestType, EventWitness>)
         CHECK_FALSE(result.error);
     else  // the check before it fails first
-        CHECK(describe(result.error) == "EngineError 25P02 rolled_back");
+        CHECK(name_of(result.error) == "EngineError 25P02 rolled_back");
     CHECK_FALSE(result.lost);
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
@@ -86,64 +58,12 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT answered by ROLLBACK has rolled 
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT that fails has rolled back, and the connection goes on",
                         "[S46][P02][P03]", EveryWitness) {
-    PostgresScene<TestType> scene;
-    scene.run(
-        "CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED, m int REFERENCES t DEFERRABLE INITIALLY "
-        "DEFERRED)");
-    struct Row {
-        std::string sql;
-        std::string state;
-    };
-    const auto row = GENERATE(values<Row>({
-        {"INSERT INTO later VALUES (1, 13)", "23503"},
-        {"INSERT INTO later VALUES (1), (1)", "23505"},
-        {"INSERT INTO later VALUES (1), (1); CREATE TABLE u (n int)", "23505"},
-    }));
-    const std::string expected = "EngineError " + row.state + " rolled_back";
-    SECTION("by a guard") {
-        typename PostgresScene<TestType>::Tx tx{scene.db};
-        scene.row(1);
-        scene.run(row.sql);
-        CHECK(ending([&] { tx.commit(); }) == expected);
-        CHECK_FALSE(tx.active());
-    }
-    SECTION("by a function") {
-        CHECK(ending([&] {
-                  scene.db.atomic([&] {
-                      scene.row(1);
-                      scene.db.atomic([&] { scene.run(row.sql); });
-                  });
-              }) == expected);
-    }
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    check_commit_that_fails<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: of two serializable blocks that cannot both be, one hook runs", "[S46][P03]",
                         EveryWitness) {
-    PostgresScene<TestType> one;
-    PostgresHandle handle{one.server()};
-    txhooks::HookedConnection<PGconn*, TestType> two{static_cast<PGconn*>(handle)};
-    const typename decltype(two)::Options serializable{.begin = {.isolation = Isolation::serializable}};
-    bool second_hook = false;
-    {
-        Atomic first{one.db, serializable};
-        Atomic second{two, serializable};
-        one.run("SELECT count(*) FROM t");
-        run(handle, "SELECT count(*) FROM t");
-        one.row(1);
-        run(handle, "INSERT INTO t VALUES (2)");
-        two.on_commit([&] { second_hook = true; });
-        CHECK(ending([&] { return first.commit(); }) == "committed");
-        CHECK(ending([&] { second.commit(); }) == "EngineError 40001 rolled_back");
-    }
-    CHECK(one.hooks == "1");
-    CHECK_FALSE(second_hook);
-    CHECK(one.truth() == "1");
-    CHECK(two.usable());
-    CHECK(one.goes_on());
+    check_two_serializable_blocks<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: of two blocks in a deadlock one is committed, and its hook alone runs",
@@ -188,41 +108,12 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: of two blocks in a deadlock one is commit
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a procedure that commits cannot commit a block", "[S34][P10]", EveryWitness) {
-    const char* const call = GENERATE("CALL twice(10)", "DO $$ BEGIN INSERT INTO t VALUES (10); COMMIT; END $$",
-                                      "DO $$ BEGIN INSERT INTO t VALUES (10); ROLLBACK; END $$");
-    PostgresScene<TestType> scene;
-    scene.run(
-        "CREATE PROCEDURE twice(n int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (n); COMMIT; INSERT INTO t "
-        "VALUES (n + 1); END $$");
-    CHECK(ending([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  CHECK(scene.attempt(call) == "2D000");
-              });
-          }) == "TransactionAborted rolled_back");
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(scene.goes_on());
+    check_procedure_in_a_block<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: outside a block a procedure commits piece by piece, and hooks run at once",
                         "[S1][S13][P10]", EveryWitness) {
-    PostgresScene<TestType> scene;
-    scene.run(
-        "CREATE PROCEDURE piecewise(n int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (n); COMMIT; INSERT INTO "
-        "t VALUES (n + 1); PERFORM 1 / 0; END $$");
-    CHECK(scene.attempt("CALL piecewise(10)") == "22012");
-    CHECK(scene.truth() == "10");
-    scene.hook(1);
-    CHECK(scene.hooks == "1");
-    scene.db.atomic([&] {
-        scene.row(2);
-        scene.db.on_commit([&] { CHECK(scene.attempt("CALL piecewise(20)") == "22012"); });
-    });
-    CHECK(scene.hooks == "1,2");
-    CHECK(scene.truth() == "2,10,20");
-    CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    check_procedure_outside_a_block<PostgresScene<TestType>>();
 }
 
 // ---- Something is still going on
@@ -304,7 +195,7 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a block is not committed while something 
     }
     CHECK(PQpipelineStatus(scene.handle) == PQ_PIPELINE_OFF);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a pipeline in which a statement failed is rolled back", "[S34][P19]",
@@ -329,33 +220,16 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a pipeline in which a statement failed is
 // ---- Cancelled and killed
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a COMMIT that is cancelled has rolled back", "[S46][P15]", EveryWitness) {
-    PostgresScene<TestType> scene;
-    scene.run(slow_commit("30"));
-    const int pid = PQbackendPID(scene.handle);
-    std::thread canceller;
-    CHECK(ending([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  scene.run("INSERT INTO slow VALUES (1)");
-                  canceller = std::thread{[&] {
-                      await(scene.others, pid, "wait_event = 'PgSleep'");
-                      signal(scene, "cancel", pid);
-                  }};
-              });
-          }) == "EngineError 57014 rolled_back");
-    canceller.join();
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(scene.goes_on());
+    check_cancelled_commit<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a statement timeout does not end a COMMIT", "[S44][P15]", EveryWitness) {
     PostgresScene<TestType> scene;
-    scene.run(slow_commit("0.2"));
+    scene.run(at_commit("PERFORM pg_sleep(0.2)"));
     scene.run("SET statement_timeout = '50ms'");
     scene.db.atomic([&] {
         scene.row(1);
-        scene.run("INSERT INTO slow VALUES (1)");
+        scene.run("INSERT INTO late VALUES (1)");
     });
     CHECK(scene.hooks == "1");
     CHECK(scene.truth() == "1");
@@ -365,28 +239,8 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a statement timeout does not end a COMMIT
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a session that is ended during COMMIT leaves it in doubt", "[S48][P04]",
                         EveryWitness) {
-    PostgresScene<TestType> scene;
-    scene.run(slow_commit("30"));
-    const int pid = PQbackendPID(scene.handle);
-    std::thread killer;
-    CHECK(ending([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  scene.run("INSERT INTO slow VALUES (1)");
-                  killer = std::thread{[&] {
-                      await(scene.others, pid, "wait_event = 'PgSleep'");
-                      signal(scene, "terminate", pid);
-                  }};
-              });
-          }) == "CommitUnknown unknown <- EngineError 57P01 unknown");
-    killer.join();
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(ending([&] { scene.hook(2); }) == "ConnectionBroken");
-    PQreset(scene.handle);
-    scene.db.reset();
-    CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(check_session_ended_in_commit<PostgresScene<TestType>>() ==
+          "CommitUnknown unknown <- EngineError 57P01 unknown");
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a session that was ended before COMMIT leaves it in doubt", "[S48][P04][P07]",
@@ -417,7 +271,7 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: a session that was ended before COMMIT le
     CHECK(ending([&] { scene.hook(3); }) == "ConnectionBroken");
     scene.db.reset();
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq commit: a session whose end a statement has met is lost and rolled back",
@@ -451,7 +305,7 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: ends of sessions that race with COMMIT ru
                         "[S48][P04][P15]", EveryWitness) {
     const std::string how = GENERATE("terminate", "cancel");
     PostgresScene<TestType> scene;
-    scene.run(slow_commit("0.0004"));
+    scene.run(at_commit("PERFORM pg_sleep(0.0004)"));
     std::atomic<int> target{0};  // the session whose COMMIT is about to be sent
     std::atomic<bool> over{false};
     std::atomic<unsigned> patience{0};  // microseconds
@@ -471,7 +325,7 @@ TEMPLATE_LIST_TEST_CASE("libpq commit: ends of sessions that race with COMMIT ru
         const std::string told = ending([&] {
             scene.db.atomic([&] {
                 scene.row(n);
-                scene.run("INSERT INTO slow VALUES (1)");
+                scene.run("INSERT INTO late VALUES (1)");
                 target = PQbackendPID(scene.handle);
             });
         });
@@ -593,10 +447,7 @@ TEST_CASE("libpq commit: a COMMIT that waits for a standby", "[S44][S48][P06]") 
         const std::string told = ending([&] {
             scene.db.atomic([&] {
                 scene.row(1);
-                other = std::thread{[&scene, how, pid] {
-                    await(scene.others, pid, "wait_event = 'SyncRep'");
-                    signal(scene, how, pid);
-                }};
+                other = signal_when(scene.others, "SyncRep", how, pid);
             });
         });
         other.join();

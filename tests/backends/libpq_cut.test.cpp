@@ -87,7 +87,7 @@ TEMPLATE_LIST_TEST_CASE("libpq cut: a COMMIT that is not answered is in doubt", 
     CHECK(ending([&] { scene.hook(3); }) == "ConnectionBroken");
     scene.db.reset();
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq cut: a BEGIN that is not answered opens no block", "[S40][S49]", EveryWitness) {
@@ -153,7 +153,7 @@ TEMPLATE_LIST_TEST_CASE("libpq cut: a ROLLBACK that is not answered breaks the c
     });
     const std::string rollback = "EngineError without SQLSTATE rolled_back";
     CHECK(told == (throws ? "its own" : rollback));
-    CHECK(scene.told.size() == (throws ? 1 : 0));
+    CHECK(scene.sink.lines().size() == (throws ? 1 : 0));
     CHECK(scene.hooks.empty());
     CHECK(ending([&] { scene.hook(2); }) == "ConnectionBroken");
     CHECK(truth_in_the_end(scene, pid).empty());

@@ -4,6 +4,7 @@
 // the caller is told, and the connection goes on.
 
 #include "support/catch.hpp"
+#include "support/postgres_cases.hpp"
 #include "support/postgres_scene.hpp"
 
 #include <txhooks/backends/libpq.hpp>
@@ -15,7 +16,6 @@
 
 using namespace support;
 using txhooks::Outcome;
-using Lines = std::vector<std::string>;
 
 namespace {
 
@@ -26,17 +26,6 @@ struct Ender {
     Outcome outcome;  // what became of the transaction
     std::string truth;
 };
-
-// By these strings of statements, one after the other; some of them fail.
-Ender by(std::vector<std::string> strings, Outcome outcome, std::string truth) {
-    std::string name;
-    for (const std::string& sql : strings) name += '[' + sql + ']';
-    return {name,
-            [strings](PGconn* conn) {
-                for (const std::string& sql : strings) attempt(conn, sql);
-            },
-            outcome, std::move(truth)};
-}
 
 void read_all(PGconn* conn) {
     while (PGresult* const result = PQgetResult(conn)) PQclear(result);
@@ -82,45 +71,9 @@ void reset_by_polling(PGconn* conn) {
     run(conn, "BEGIN");
 }
 
-const std::vector<Ender>& enders() {
+std::vector<Ender> all_enders() {
     using enum Outcome;
-    static const std::vector<Ender> all{
-        by({"COMMIT"}, committed, "1"),
-        by({"END"}, committed, "1"),
-        by({"ROLLBACK"}, rolled_back, ""),
-        by({"ABORT"}, rolled_back, ""),
-        by({"COMMIT AND CHAIN"}, committed, "1"),
-        by({"ROLLBACK AND CHAIN"}, rolled_back, ""),
-        by({"COMMIT; BEGIN"}, committed, "1"),
-        by({"COMMIT", "START TRANSACTION"}, committed, "1"),
-        by({"ROLLBACK; BEGIN"}, rolled_back, ""),
-        by({"ROLLBACK", "BEGIN"}, rolled_back, ""),
-        by({"ROLLBACK; BEGIN; INSERT INTO t VALUES (2)"}, rolled_back, ""),
-        by({"INSERT INTO t VALUES (2); COMMIT AND CHAIN; INSERT INTO t VALUES (3)"}, committed, "1,2"),
-        by({"INSERT INTO t VALUES (2); ROLLBACK AND CHAIN; INSERT INTO t VALUES (3)"}, rolled_back, ""),
-        by({"INSERT INTO t VALUES (2); COMMIT; SELECT 1 / 0"}, committed, "1,2"),
-        by({"ROLLBACK; BEGIN; SELECT 1 / 0"}, rolled_back, ""),
-        by({"COMMIT; BEGIN; SELECT 1 / 0"}, committed, "1"),
-        by({"ROLLBACK", "INSERT INTO t VALUES (2)"}, rolled_back, "2"),
-        by({"COMMIT; BEGIN; ROLLBACK; BEGIN"}, committed, "1"),
-        by({"SELECT 1 / 0", "COMMIT"}, rolled_back, ""),
-        by({"SELECT 1 / 0", "ROLLBACK; BEGIN"}, rolled_back, ""),
-        by({"SELECT 1 / 0", "ROLLBACK AND CHAIN"}, rolled_back, ""),
-        by({"INSERT INTO later VALUES (13)", "COMMIT"}, rolled_back, ""),
-        by({"INSERT INTO later VALUES (13)", "COMMIT", "BEGIN"}, rolled_back, ""),
-        by({"INSERT INTO later VALUES (13); COMMIT", "INSERT INTO t VALUES (2)", "BEGIN"}, rolled_back, "2"),
-        by({"SAVEPOINT s", "COMMIT AND CHAIN"}, committed, "1"),
-        by({"SAVEPOINT s", "ROLLBACK"}, rolled_back, ""),
-        by({"SAVEPOINT s; ROLLBACK; BEGIN"}, unknown, ""),
-        by({"SAVEPOINT s", "ROLLBACK", "START TRANSACTION"}, unknown, ""),
-        by({"SAVEPOINT s; ROLLBACK TO s; COMMIT; BEGIN"}, unknown, "1"),
-        by({"SAVEPOINT s; ROLLBACK TO s; RELEASE s; COMMIT; BEGIN"}, committed, "1"),
-        by({"SAVEPOINT s; RELEASE s", "ROLLBACK AND CHAIN"}, rolled_back, ""),
-        by({"SAVEPOINT s; ROLLBACK TO s; RELEASE s", "ROLLBACK AND CHAIN"}, rolled_back, ""),
-        by({"PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"}, unknown, "1"),
-        by({"PREPARE TRANSACTION 'p'", "ROLLBACK PREPARED 'p'", "BEGIN"}, unknown, ""),
-        by({"SELECT 1 / 0", "PREPARE TRANSACTION 'p'"}, rolled_back, ""),
-        by({"COMMIT", "CALL piecewise(10)"}, committed, "1,10,11"),
+    std::vector<Ender> all{
         {"asynchronously", asynchronously, rolled_back, ""},
         {"row by row", row_by_row, committed, "1"},
         {"by a prepared statement", prepared, committed, "1"},
@@ -129,13 +82,14 @@ const std::vector<Ender>& enders() {
         {"PQreset and BEGIN", reset_and_begin, unknown, ""},
         {"PQresetPoll and BEGIN", reset_by_polling, unknown, ""},
     };
+    for (const SqlEnder& ender : sql_enders())
+        all.push_back({ender.name(),
+                       [&ender](PGconn* conn) {
+                           for (const std::string& sql : ender.strings) attempt(conn, sql);
+                       },
+                       ender.fate, ender.truth});
     return all;
 }
-
-constexpr const char* later =
-    "CREATE TABLE later (n int PRIMARY KEY, m int REFERENCES later DEFERRABLE INITIALLY DEFERRED DEFAULT 99);"
-    "CREATE PROCEDURE piecewise(n int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (n); COMMIT; "
-    "INSERT INTO t VALUES (n + 1); COMMIT; PERFORM 1 / 0; END $$";
 
 std::string loss(const Ender& ender) {
     return "TransactionLost " + name(ender.outcome);
@@ -146,11 +100,11 @@ std::string loss(const Ender& ender) {
 TEMPLATE_LIST_TEST_CASE("libpq loss: commit, rollback and the destructor end a lost block, and no hook runs",
                         "[S50][P08][P13][P20]", EveryWitness) {
     enum class Way { commit, rollback, destructor, function };
-    const Ender ender = GENERATE(from_range(enders()));
+    const Ender ender = GENERATE(from_range(all_enders()));
     const Way way = GENERATE(Way::commit, Way::rollback, Way::destructor, Way::function);
     CAPTURE(ender.name, static_cast<int>(way));
     PostgresScene<TestType> scene;
-    scene.run(later);
+    scene.run(enders_tables);
     if (way == Way::function) {
         CHECK(ending([&] {
                   scene.db.atomic([&] {
@@ -158,7 +112,7 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: commit, rollback and the destructor end a l
                       ender.end(scene.handle);
                   });
               }) == loss(ender));
-        CHECK(scene.told.empty());
+        CHECK(scene.sink.empty());
     } else {
         {
             typename PostgresScene<TestType>::Tx tx{scene.db};
@@ -168,9 +122,9 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: commit, rollback and the destructor end a l
             if (way == Way::rollback) CHECK(ending([&] { tx.rollback(); }) == loss(ender));
             CHECK(tx.active() == (way == Way::destructor));
         }
-        const Lines destroyed{"txhooks: while rolling back a block: " + loss(ender),
-                              "txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back"};
-        CHECK(scene.told == (way == Way::destructor ? destroyed : Lines{}));
+        const Log destroyed{"txhooks: while rolling back a block: " + loss(ender),
+                            "txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back"};
+        CHECK(scene.sink.lines() == (way == Way::destructor ? destroyed : Log{}));
     }
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == ender.truth);
@@ -178,10 +132,10 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: commit, rollback and the destructor end a l
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: on_commit and nested blocks notice it at once", "[S9][S50]", EveryWitness) {
-    const Ender ender = GENERATE(from_range(enders()));
+    const Ender ender = GENERATE(from_range(all_enders()));
     CAPTURE(ender.name);
     PostgresScene<TestType> scene;
-    scene.run(later);
+    scene.run(enders_tables);
     typename PostgresScene<TestType>::Tx tx{scene.db};
     scene.row(1);
     ender.end(scene.handle);
@@ -193,7 +147,7 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: on_commit and nested blocks notice it at on
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == ender.truth);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: a transaction lost in a nested block is lost for all of them", "[S50]",
@@ -224,43 +178,11 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: a transaction lost in a nested block is los
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == truth);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: what ends no transaction is no loss", "[S50][P12]", EveryWitness) {
-    const auto strings = GENERATE(values<std::vector<std::string>>({
-        {"SAVEPOINT s; ROLLBACK TO s; RELEASE s"},
-        {"SAVEPOINT s", "INSERT INTO t VALUES (5)", "ROLLBACK TO s"},
-        {"SAVEPOINT s; SAVEPOINT r", "SELECT 1 / 0", "ROLLBACK TO r", "ROLLBACK TO s", "RELEASE s"},
-        {"SAVEPOINT s", "SELECT no_such_function()", "ROLLBACK TO s"},
-        {"SAVEPOINT s; SAVEPOINT s; ROLLBACK TO s; RELEASE s; ROLLBACK TO s"},
-        {"BEGIN"},
-        {"START TRANSACTION"},
-        {"SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = 0"},
-        {"CREATE TABLE u (n int); TRUNCATE u; DROP TABLE u"},
-        {"DO $$ BEGIN PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN END $$"},
-        {"DECLARE c CURSOR FOR SELECT 1; FETCH c; CLOSE c"},
-        {"LISTEN a; NOTIFY a; UNLISTEN a; DISCARD PLANS"},
-        {"PREPARE p AS SELECT 1; EXECUTE p; DEALLOCATE p"},
-        {""},
-    }));
-    CAPTURE(strings.front());
-    PostgresScene<TestType> scene;
-    typename PostgresScene<TestType>::Tx tx{scene.db};
-    scene.row(1);
-    for (const std::string& sql : strings) attempt(scene.handle, sql);
-    scene.row(2);
-    {
-        typename PostgresScene<TestType>::Tx inner{scene.db};
-        scene.row(3);
-        for (const std::string& sql : strings) attempt(scene.handle, sql);
-        inner.commit();
-    }
-    CHECK(ending([&] { return tx.commit(); }) == "committed");
-    CHECK(scene.hooks == "1,2,3");
-    CHECK(scene.truth() == "1,2,3");
-    CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    check_harmless_sql<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: a nested block whose savepoint the user ended is not trusted any more", "[S50]",
@@ -286,37 +208,7 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: a nested block whose savepoint the user end
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: a prepared transaction is in doubt until somebody else ends it", "[S50][P08e]",
                         EveryWitness) {
-    enum class Way { commit, rollback, nested, destructor };
-    const Way way = GENERATE(Way::commit, Way::rollback, Way::nested, Way::destructor);
-    const bool commits = GENERATE(true, false);
-    const bool begins_another = GENERATE(true, false);
-    CAPTURE(static_cast<int>(way), commits, begins_another);
-    PostgresScene<TestType> scene;
-    const auto prepare = [&] {
-        scene.run("PREPARE TRANSACTION 'doubt'");
-        if (begins_another) scene.run("BEGIN; INSERT INTO t VALUES (2)");
-    };
-    {
-        typename PostgresScene<TestType>::Tx tx{scene.db};
-        scene.row(1);
-        if (way == Way::nested) {
-            typename PostgresScene<TestType>::Tx inner{scene.db};
-            prepare();
-            CHECK(without_cause(ending([&] { inner.commit(); })) == "TransactionLost unknown");
-        } else {
-            prepare();
-        }
-        if (way == Way::rollback) CHECK(ending([&] { tx.rollback(); }) == "TransactionLost unknown");
-        if (way == Way::commit or way == Way::nested) CHECK(ending([&] { tx.commit(); }) == "TransactionLost unknown");
-    }
-    CHECK(scene.told.size() == (way == Way::destructor ? 2 : 0));
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(run(scene.others, "SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'doubt'") == "1");
-    run(scene.others, commits ? "COMMIT PREPARED 'doubt'" : "ROLLBACK PREPARED 'doubt'");
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth() == (commits ? "1" : ""));
-    CHECK(scene.goes_on());
+    check_prepared_transaction<PostgresScene<TestType>>();
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: one whose answer is unread is noticed when that is read", "[S50][P08][P19]",
@@ -337,7 +229,7 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: one whose answer is unread is noticed when 
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == "1");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("libpq loss: one whose answer is unread is noticed when a nested block rolls back",

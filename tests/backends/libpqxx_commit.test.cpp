@@ -3,7 +3,7 @@
 // What COMMIT can come to through libpqxx: hooks run if and only if the rows are there.
 
 #include "support/catch.hpp"
-#include "support/postgres_scene.hpp"
+#include "support/postgres_cases.hpp"
 #include "support/pqxx_scene.hpp"
 
 #include <txhooks/backends/libpqxx.hpp>
@@ -18,61 +18,18 @@
 
 using namespace support;
 using txhooks::Atomic;
-using txhooks::Outcome;
-using txhooks::postgres::Isolation;
-
-namespace {
-
-// A trigger that does `what` at COMMIT, after a row has been put into `late`.
-std::string at_commit(const std::string& what) {
-    return "CREATE TABLE late (n int); CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN " + what +
-           "; RETURN NULL; END $$; CREATE CONSTRAINT TRIGGER act AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED "
-           "FOR EACH ROW EXECUTE FUNCTION act()";
-}
-
-// Signals the session `pid` when it sleeps.
-std::thread signal_when_asleep(PGconn* others, const std::string& how, int pid) {
-    return std::thread{[=] {
-        const std::string id = std::to_string(pid);
-        while (run(others, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid = " + id) != "1")
-            std::this_thread::sleep_for(std::chrono::milliseconds{2});
-        run(others, "SELECT pg_" + how + "_backend(" + id + ")");
-    }};
-}
-
-}  // namespace
 
 // ---- The server says no
 
 TEST_CASE("libpqxx commit: of two serializable blocks that cannot both be, one hook runs", "[S46][P03]") {
-    PqxxScene one;
-    PqxxScene::Db two{one.server()};
-    bool second_hook = false;
-    {
-        Atomic first{one.db, {.begin = {.isolation = Isolation::serializable}}};
-        Atomic second{two, {.begin = {.isolation = Isolation::serializable}}};
-        one.run("SELECT count(*) FROM t");
-        two.adapter().session().exec("SELECT count(*) FROM t");
-        one.row(1);
-        two.adapter().session().exec("INSERT INTO t VALUES (2)");
-        two.on_commit([&] { second_hook = true; });
-        CHECK(outcome_of([&] { first.commit(); }) == "returned");
-        CHECK(outcome_of([&] { second.commit(); }) == "40001");
-        CHECK_FALSE(second.active());
-    }
-    CHECK(one.hooks == "1");
-    CHECK_FALSE(second_hook);
-    CHECK(one.truth() == "1");
-    CHECK(two.usable());
-    CHECK(one.goes_on());
+    check_two_serializable_blocks<PqxxScene>();
 }
 
 TEST_CASE("libpqxx commit: what fails in COMMIT is a rollback, whatever it is called", "[S46][P02]") {
     const std::string state = GENERATE("23514", "25P02", "3B001", "40P01", "57014", "XX000");
     PqxxScene scene;
-    run(scene.others(), "SET search_path = " + scene.schema());
-    run(scene.others(), at_commit("RAISE EXCEPTION USING ERRCODE = '" + state + "'"));
-    CHECK(outcome_of([&] {
+    scene.run(at_commit("RAISE EXCEPTION USING ERRCODE = '" + state + "'"));
+    CHECK(ending([&] {
               scene.db.atomic([&] {
                   scene.row(1);
                   scene.run("INSERT INTO late VALUES (1)");
@@ -81,14 +38,13 @@ TEST_CASE("libpqxx commit: what fails in COMMIT is a rollback, whatever it is ca
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEST_CASE("libpqxx commit: an error that says it does not know leaves COMMIT in doubt", "[S48]") {
     PqxxScene scene;
-    run(scene.others(), "SET search_path = " + scene.schema());
-    run(scene.others(), at_commit("RAISE EXCEPTION USING ERRCODE = '40003'"));  // statement_completion_unknown
-    CHECK(without_cause(outcome_of([&] {
+    scene.run(at_commit("RAISE EXCEPTION USING ERRCODE = '40003'"));  // statement_completion_unknown
+    CHECK(without_cause(ending([&] {
               scene.db.atomic([&] {
                   scene.row(1);
                   scene.run("INSERT INTO late VALUES (1)");
@@ -100,51 +56,21 @@ TEST_CASE("libpqxx commit: an error that says it does not know leaves COMMIT in 
 }
 
 TEST_CASE("libpqxx commit: a COMMIT that is cancelled has rolled back", "[S46][P15]") {
-    PqxxScene scene;
-    run(scene.others(), "SET search_path = " + scene.schema());
-    run(scene.others(), at_commit("PERFORM pg_sleep(30)"));
-    std::thread canceller;
-    CHECK(outcome_of([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  scene.run("INSERT INTO late VALUES (1)");
-                  canceller = signal_when_asleep(scene.others(), "cancel", scene.db.backendpid());
-              });
-          }) == "57014");
-    canceller.join();
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(scene.goes_on());
+    check_cancelled_commit<PqxxScene>();
 }
 
 TEST_CASE("libpqxx commit: a session that is ended in its COMMIT leaves it in doubt", "[S48][P04]") {
-    PqxxScene scene;
-    run(scene.others(), "SET search_path = " + scene.schema());
-    run(scene.others(), at_commit("PERFORM pg_sleep(30)"));
-    std::thread killer;
-    CHECK(without_cause(outcome_of([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  scene.run("INSERT INTO late VALUES (1)");
-                  killer = signal_when_asleep(scene.others(), "terminate", scene.db.backendpid());
-              });
-          })) == "CommitUnknown unknown");
-    killer.join();
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(outcome_of([&] { scene.hook(1); }) == "ConnectionBroken");
-    scene.reconnect();
-    CHECK(scene.goes_on());
+    check_session_ended_in_commit<PqxxScene>();
 }
 
 TEST_CASE("libpqxx commit: a session that was idle for too long takes the block along", "[S48][P07]") {
     PqxxScene scene;
     const int pid = scene.db.backendpid();
-    CHECK(without_cause(outcome_of([&] {
+    CHECK(without_cause(ending([&] {
               scene.db.atomic([&] {
                   scene.row(1);
                   scene.run("SET idle_in_transaction_session_timeout = '20ms'");
-                  while (run(scene.others(),
+                  while (run(scene.others,
                              "SELECT count(*) FROM pg_stat_activity WHERE pid = " + std::to_string(pid)) != "0")
                       std::this_thread::sleep_for(std::chrono::milliseconds{2});
               });
@@ -166,7 +92,7 @@ TEST_CASE("libpqxx commit: a failed transaction that is not ours is a loss", "[S
         scene.row(1);
         scene.run(committed ? "COMMIT; BEGIN" : "ROLLBACK; BEGIN");
         CHECK(scene.attempt("SELECT 1 / 0") == "22012");
-        CHECK(without_cause(outcome_of([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); })) ==
+        CHECK(without_cause(ending([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); })) ==
               "TransactionLost unknown");
         CHECK_FALSE(tx.active());
     }
@@ -177,11 +103,11 @@ TEST_CASE("libpqxx commit: a failed transaction that is not ours is a loss", "[S
 
 TEST_CASE("libpqxx commit: in a failed transaction no block can be opened", "[S34][P09]") {
     PqxxScene scene;
-    CHECK(outcome_of([&] {
+    CHECK(ending([&] {
               scene.db.atomic([&] {
                   scene.row(1);
                   scene.attempt("SELECT 1 / 0");
-                  CHECK(outcome_of([&] { Atomic inner{scene.db}; }) == "TransactionAborted rolled_back <- 25P02");
+                  CHECK(ending([&] { Atomic inner{scene.db}; }) == "TransactionAborted rolled_back <- 25P02");
               });
           }) == "TransactionAborted rolled_back");
     CHECK(scene.hooks.empty());
@@ -193,7 +119,7 @@ TEST_CASE("libpqxx commit: a nested block in which an error was swallowed is rol
     PqxxScene scene;
     scene.db.atomic([&] {
         scene.row(1);
-        CHECK(outcome_of([&] {
+        CHECK(ending([&] {
                   scene.db.atomic([&] {
                       scene.row(2);
                       CHECK(scene.attempt("INSERT INTO t VALUES (1)") == "23505");
@@ -203,21 +129,12 @@ TEST_CASE("libpqxx commit: a nested block in which an error was swallowed is rol
     });
     CHECK(scene.hooks == "1,3");
     CHECK(scene.truth() == "1,3");
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
     CHECK(scene.goes_on());
 }
 
 TEST_CASE("libpqxx commit: a procedure that commits cannot commit a block", "[S34][P10]") {
-    PqxxScene scene;
-    CHECK(outcome_of([&] {
-              scene.db.atomic([&] {
-                  scene.row(1);
-                  CHECK(scene.attempt("DO $$ BEGIN INSERT INTO t VALUES (10); COMMIT; END $$") == "2D000");
-              });
-          }) == "TransactionAborted rolled_back");
-    CHECK(scene.hooks.empty());
-    CHECK(scene.truth().empty());
-    CHECK(scene.goes_on());
+    check_procedure_in_a_block<PqxxScene>();
 }
 
 // ---- The transaction object
@@ -227,7 +144,7 @@ TEST_CASE("libpqxx commit: commit() and abort() of the transaction object commit
     const auto end_it = [&](pqxx::transaction_base& tx) { commits ? tx.commit() : tx.abort(); };
     PqxxScene scene;
     SECTION("of a function") {
-        CHECK(outcome_of([&] {
+        CHECK(ending([&] {
                   scene.db.atomic([&](pqxx::transaction_base& tx) {
                       scene.row(1);
                       end_it(tx);
@@ -238,12 +155,12 @@ TEST_CASE("libpqxx commit: commit() and abort() of the transaction object commit
         Atomic tx{scene.db};
         scene.row(1);
         end_it(scene.db.adapter().session());
-        CHECK(outcome_of([&] { tx.commit(); }) == "usage_error");
+        CHECK(ending([&] { tx.commit(); }) == "usage_error");
         CHECK(tx.active());
         tx.rollback();
     }
     SECTION("of a nested block") {
-        CHECK(outcome_of([&] {
+        CHECK(ending([&] {
                   scene.db.atomic([&] {
                       scene.row(1);
                       scene.db.atomic([&](pqxx::transaction_base& tx) { end_it(tx); });
@@ -257,12 +174,12 @@ TEST_CASE("libpqxx commit: commit() and abort() of the transaction object commit
 
 TEST_CASE("libpqxx commit: there is a transaction object in a block, and only there", "[S42]") {
     PqxxScene scene;
-    CHECK(outcome_of([&] { scene.db.adapter().session(); }) == "UsageError");
+    CHECK(ending([&] { scene.db.adapter().session(); }) == "UsageError");
     {
         Atomic tx{scene.db};
         scene.row(1);
         tx.commit();
-        CHECK(outcome_of([&] { scene.db.adapter().session(); }) == "UsageError");
+        CHECK(ending([&] { scene.db.adapter().session(); }) == "UsageError");
     }
     scene.db.atomic([&] { scene.db.on_commit([&] { pqxx::work{scene.db}.exec("SELECT 1"); }); });
     CHECK(scene.goes_on());
@@ -275,7 +192,7 @@ TEST_CASE("libpqxx commit: a pipeline that is unfinished stops the commit", "[S4
     {
         pqxx::pipeline pipe{scene.db.adapter().session()};
         pipe.insert("INSERT INTO t VALUES (2)");
-        CHECK(outcome_of([&] { tx.commit(); }) == "usage_error");
+        CHECK(ending([&] { tx.commit(); }) == "usage_error");
         CHECK(tx.active());
         pipe.complete();
     }
@@ -295,12 +212,12 @@ TEST_CASE("libpqxx commit: a rollback that a stream is in the way of leaves the 
         {
             pqxx::stream_to rows{scene.db.adapter().session(), "t"};
             rows << std::make_tuple(2);
-            CHECK(outcome_of([&] { tx.rollback(); }) == "usage_error");
+            CHECK(ending([&] { tx.rollback(); }) == "usage_error");
             CHECK_FALSE(tx.active());
-            CHECK(outcome_of([&] { scene.db.reset(); }) == "UsageError");
+            CHECK(ending([&] { scene.db.reset(); }) == "UsageError");
             rows.complete();
         }
-        CHECK(outcome_of([&] { Atomic again{scene.db}; }) == "ConnectionBroken");
+        CHECK(ending([&] { Atomic again{scene.db}; }) == "ConnectionBroken");
     }
     scene.db.reset();
     CHECK(scene.hooks.empty());
@@ -313,11 +230,11 @@ TEST_CASE("libpqxx commit: a block whose session has ended cannot be rolled back
     {
         Atomic tx{scene.db};
         scene.row(1);
-        run(scene.others(), "SELECT pg_terminate_backend(" + std::to_string(scene.db.backendpid()) + ", 5000)");
-        CHECK(outcome_of([&] { tx.rollback(); }) == "broken_connection");
+        run(scene.others, "SELECT pg_terminate_backend(" + std::to_string(scene.db.backendpid()) + ", 5000)");
+        CHECK(ending([&] { tx.rollback(); }) == "broken_connection");
     }
     CHECK_FALSE(scene.db.usable());
-    CHECK(outcome_of([&] { Atomic again{scene.db}; }) == "ConnectionBroken");
+    CHECK(ending([&] { Atomic again{scene.db}; }) == "ConnectionBroken");
     scene.reconnect();
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
@@ -342,7 +259,7 @@ TEST_CASE("libpqxx commit: a block whose transaction object is closed while a st
     scene.row(1);
     {
         pqxx::stream_to rows{scene.db.adapter().session(), "t"};
-        CHECK(outcome_of([&] { tx.rollback(); }) == "usage_error");
+        CHECK(ending([&] { tx.rollback(); }) == "usage_error");
         rows.complete();
     }
     scene.db.adapter().session().abort();

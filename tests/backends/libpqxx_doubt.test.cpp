@@ -39,7 +39,7 @@ TEST_CASE("libpqxx doubt: while the COMMIT may still come, resolve() waits for i
         std::string{"BEGIN; INSERT INTO txhooks_commit (id, committed) VALUES ('"} + s.doubt.marker() + "', true)");
     PqxxScene::Db fresh{s.scene.server()};
     pqxx::nontransaction{fresh}.exec("SET lock_timeout = '50ms'");
-    CHECK(outcome_of([&] { s.doubt.resolve(fresh); }) == "55P03");
+    CHECK(ending([&] { s.doubt.resolve(fresh); }) == "55P03");
     CHECK(s.doubt.in_doubt());
     run(s.others, "COMMIT");
     CHECK(name(s.doubt.resolve(fresh)) == "committed");
@@ -57,7 +57,7 @@ TEST_CASE("libpqxx doubt: a block that was ended behind our back leaves no marke
     CAPTURE(behind, can_be_written);
     DoubtScene<PqxxScene> s;
     if (not can_be_written) run(s.others, "ALTER TABLE txhooks_commit ADD CHECK (not committed)");
-    CHECK(outcome_of([&] {
+    CHECK(ending([&] {
               s.scene.db.atomic({.resolve = &s.doubt}, [&] {
                   s.scene.row(1);
                   s.scene.run(behind);

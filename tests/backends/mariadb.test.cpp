@@ -54,7 +54,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a hook runs when everybody sees the row", "[S2
     });
     CHECK(seen == "1");
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a savepoint that is rolled back takes its rows and hooks with it", "[S26][S33]",
@@ -84,7 +84,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a savepoint that is rolled back takes its rows
     CHECK(scene.hooks == "1,2,20,3,6");
     CHECK(scene.truth() == "1,2,3,6,20");
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a block that throws leaves no row and runs no hook", "[S25][S30]", EveryWay) {
@@ -99,7 +99,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a block that throws leaves no row and runs no 
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a hook may open blocks of its own", "[S13][S16]", EveryWay) {
@@ -277,7 +277,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: the isolation level of a block that could not 
             tx.commit();
         });
         interrupter.stop();
-        scene.told.clear();
+        scene.sink.clear();
         if (opened == "committed" or opened == "returned") continue;
         ++failed;
         CAPTURE(opened);
@@ -310,7 +310,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a transaction begun by hand is left alone", "[
     CHECK(scene.truth() == "1");
     CHECK(scene.hooks.empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: an XA transaction is left alone, in each of its states", "[S8][S41][M16]", EveryWay) {
@@ -334,7 +334,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: an XA transaction is left alone, in each of it
     CHECK(scene.truth() == "1");
     CHECK(scene.hooks.empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a transaction that is over is not held against a block", "[S41]", EveryWay) {
@@ -353,7 +353,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a transaction that is over is not held against
         CHECK((scene.handle.get()->server_status & SERVER_STATUS_IN_TRANS) != 0);
     }
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: with autocommit off no block begins and nothing is sent", "[S8][S41][M05]",
@@ -372,7 +372,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: with autocommit off no block begins and nothin
     CHECK_FALSE(scene.db.usable());
     run(scene.handle, "SET autocommit = 1");
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: another wrapper on the same handle is somebody else", "[S41]", EveryWay) {
@@ -501,7 +501,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: unread results stop every verb, and are not lo
         CHECK(scene.truth() == "1,2");
         CHECK(scene.goes_on());
     }
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a rollback reads what nobody has begun to read", "[S25][S26]", EveryWay) {
@@ -527,7 +527,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: a rollback reads what nobody has begun to read
         CHECK(scene.truth().empty());
         CHECK(scene.goes_on());
     }
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a rollback that somebody's half read result is in the way of breaks the connection",
@@ -632,7 +632,7 @@ TEST_CASE("mariadb: a COMMIT that failed before it did anything can be tried aga
     CHECK(scene.hooks == "1,2");
     CHECK(scene.truth() == "1,2");
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEST_CASE("mariadb: an error during COMMIT that proves nothing leaves it in doubt", "[S48]") {
@@ -650,7 +650,7 @@ TEST_CASE("mariadb: an error during COMMIT that proves nothing leaves it in doub
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEST_CASE("mariadb: a COMMIT that failed in another transaction, or between RELEASE and COMMIT, is not tried again",
@@ -672,7 +672,7 @@ TEST_CASE("mariadb: a COMMIT that failed in another transaction, or between RELE
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told == nothing_told);
+    CHECK(scene.sink.lines() == nothing_told);
 }
 
 TEST_CASE("mariadb: sent one by one, a COMMIT that fails after RELEASE can be tried again", "[S47]") {

@@ -102,7 +102,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a lock timeout or a read-only server at
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEST_CASE("mariadb commit: an EngineError has the server's number, SQLSTATE and words", "[S46]") {
@@ -159,7 +159,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: one that is interrupted is in doubt in 
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 namespace {
@@ -239,7 +239,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: completion_type of the session is not t
     CHECK(scene.hooks == "1");
     CHECK(scene.truth() == "1");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb commit: autocommit that was switched off in the block stays the user's", "[S44][M05]",
@@ -309,7 +309,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a session killed before or in its COMMI
     while (mariadb_reconnect(scene.handle) != 0) {}
     scene.db.reset();
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb commit: a session killed and noticed by user code is lost", "[S50][M04]", EveryWay) {
@@ -323,7 +323,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a session killed and noticed by user co
                       throw std::runtime_error{attempt(scene.handle, "DO 0") != 0 ? "fn's own" : "not killed"};
                   });
               }) == "fn's own");
-        CHECK_FALSE(scene.told.empty());
+        CHECK_FALSE(scene.sink.empty());
     } else {
         typename Scene<TestType>::Tx tx{scene.db};
         scene.row(1);
@@ -354,7 +354,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb commit: a driver that reconnects by itself is a
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == (in_transaction ? "" : "2"));
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 // ---- Races. Whatever happens: a hook ran if and only if its row is there, unless the caller was told of a doubt, and

@@ -71,7 +71,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb doubt: what was resolved to rolled back stays s
     run(handle, "INSERT INTO t VALUES (3)");
     const txhooks::CommitResult result = late.commit(s.doubt.marker());
     REQUIRE(name(result.outcome) == "rolled_back");
-    CHECK(describe(result.error) == "EngineError 1062 rolled_back");
+    CHECK(name_of(result.error) == "EngineError 1062 rolled_back");
     CHECK(s.scene.truth() == "");
     CHECK(s.markers() == "0");
 }

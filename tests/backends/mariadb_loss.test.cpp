@@ -264,7 +264,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: commit() reports a transaction that has e
         CHECK(scene.goes_on());
         scene.hooks.clear();
     }
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: rollback() reports a transaction that has ended", "[S50]", EveryWay) {
@@ -284,7 +284,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: rollback() reports a transaction that has
         CHECK(scene.goes_on());
         scene.hooks.clear();
     }
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: atomic(fn) and the destructor report it too", "[S50][S30]", EveryWay) {
@@ -299,7 +299,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: atomic(fn) and the destructor report it t
                       ender.end(scene.handle, scene.other);
                   });
               })) == lost);
-        CHECK(scene.told.empty());
+        CHECK(scene.sink.empty());
         CHECK(scene.truth() == ender.truth);
         clean(scene.handle);
 
@@ -311,24 +311,24 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: atomic(fn) and the destructor report it t
                       throw std::runtime_error{"fn's own"};
                   });
               }) == "fn's own");
-        REQUIRE(scene.told.size() == 1);
-        CHECK(without_cause(scene.told.front()) == to_sink);
+        REQUIRE(scene.sink.lines().size() == 1);
+        CHECK(without_cause(scene.sink.lines().front()) == to_sink);
         CHECK(scene.truth() == ender.truth);
         clean(scene.handle);
 
         run(scene.other, "DELETE FROM t");
-        scene.told.clear();
+        scene.sink.clear();
         {
             typename Scene<TestType>::Tx tx{scene.db};
             scene.row(1);
             ender.end(scene.handle, scene.other);
         }
-        REQUIRE_FALSE(scene.told.empty());
-        CHECK(without_cause(scene.told.front()) == to_sink);
+        REQUIRE_FALSE(scene.sink.empty());
+        CHECK(without_cause(scene.sink.lines().front()) == to_sink);
         CHECK(scene.hooks.empty());
         CHECK(scene.truth() == ender.truth);
         clean(scene.handle);
-        scene.told.clear();
+        scene.sink.clear();
         CHECK(scene.goes_on());
         scene.hooks.clear();
     }
@@ -356,7 +356,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: on_commit and nested blocks notice it whe
         CHECK(scene.goes_on());
         scene.hooks.clear();
     }
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: a ROLLBACK that was sent and whose answer is unread is not taken for COMMIT's",
@@ -420,7 +420,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: a transaction lost in a nested block is l
             scene.hooks.clear();
         }
     }
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 namespace {
@@ -443,7 +443,7 @@ void with_each_committer(const Fn& fn) {
         CHECK(scene.goes_on());
         scene.hooks.clear();
     }
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 }  // namespace
@@ -505,7 +505,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: a procedure that commits ends the block, 
     CHECK(scene.hooks == "3,4");
     CHECK(scene.truth() == "1,4,10,11,20,21,30,31");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that end no transaction, also when they fail", "[S50][M10][M14][M16]",
@@ -567,7 +567,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: statements that end no transaction, also 
         scene.hooks.clear();
     }
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: what was written after it stands alone, and its hooks do not run", "[S50][M02]",
@@ -603,7 +603,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: a lock that is waited for too long undoes
     CHECK(scene.hooks == (all ? "" : "1,2"));
     CHECK(scene.truth() == (all ? "2,50" : "1,2,50"));
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: a nested block whose savepoint the user released is not trusted any more",
@@ -708,7 +708,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: savepoints of the user's that share a nam
     CHECK(scene.hooks == "1,2,3");
     CHECK(scene.truth() == "1,2,3,50");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb loss: a table without transactions keeps its rows, and the server warns", "[M08]",

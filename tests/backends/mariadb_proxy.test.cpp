@@ -91,7 +91,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut at COMMIT is in doubt",
     cut.reconnect();
     CHECK(scene.hooks.empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut before COMMIT was sent leaves nothing", "[S48][S50][M20]",
@@ -127,16 +127,16 @@ TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut at ROLLBACK is broken, 
                   throw std::runtime_error{"fn's own"};
               });
           }) == "fn's own");
-    REQUIRE(scene.told.size() == 1);
+    REQUIRE(scene.sink.lines().size() == 1);
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
-    CHECK(scene.told.front() == std::string{"txhooks: while rolling back a block: "} +
-                                    (fault.reconnect ? "TransactionLost unknown" : "EngineError 2013 unknown"));
+    CHECK(scene.sink.lines().front() == std::string{"txhooks: while rolling back a block: "} +
+                                            (fault.reconnect ? "TransactionLost unknown" : "EngineError 2013 unknown"));
     CHECK(scene.db.usable() == fault.reconnect);
     cut.reconnect();
-    scene.told.clear();
+    scene.sink.clear();
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut at BEGIN opens no block", "[S40][M20]", EveryWay) {
@@ -148,9 +148,9 @@ TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut at BEGIN opens no block
     CHECK(ending([&] { typename Scene<TestType>::Tx tx{scene.db}; }) == "EngineError 2013 rolled_back");
     CHECK_FALSE(scene.db.in_atomic_block());
     cut.reconnect();
-    scene.told.clear();
+    scene.sink.clear();
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut at SAVEPOINT or RELEASE loses the transaction", "[S50][M20]",
@@ -175,8 +175,8 @@ TEMPLATE_LIST_TEST_CASE("mariadb proxy: a connection cut at SAVEPOINT or RELEASE
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     cut.reconnect();
-    scene.told.clear();
+    scene.sink.clear();
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }

@@ -56,7 +56,7 @@ RetryPolicy then(std::vector<std::string>& errors, Act act) {
     return {
         .before_retry =
             [&errors, act](unsigned, const std::exception_ptr& error) {
-                errors.push_back(describe(error));
+                errors.push_back(name_of(error));
                 act();
             },
         .sleep = [](std::chrono::nanoseconds) {},
@@ -144,7 +144,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb retry: a lock that is not given in time", "[ret
     CHECK(w.errors == Strings{"EngineError 1205 rolled_back"});
     CHECK(w.hooks == "2");
     CHECK(w.truth() == "2,61");
-    CHECK(w.told.empty());
+    CHECK(w.sink.empty());
     CHECK(w.goes_on());
 }
 
@@ -188,7 +188,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb retry: a timeout that may have ended the transa
     CHECK(w.errors.empty());
     CHECK(w.hooks.empty());
     CHECK(w.truth() == (ddl ? "1" : "50"));
-    CHECK(w.told == Strings{"txhooks: while rolling back a block: TransactionLost unknown"});
+    CHECK(w.sink.lines() == Strings{"txhooks: while rolling back a block: TransactionLost unknown"});
     CHECK(w.goes_on());
 }
 

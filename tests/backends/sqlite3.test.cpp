@@ -513,7 +513,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: set_rollback rolls back silently", "[S36]", Ev
     }
     CHECK(scene.hooks == "1,3");
     CHECK(scene.truth() == "1,3");
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
     CHECK(scene.goes_on());
 }
 
@@ -561,7 +561,7 @@ TEST_CASE("sqlite3: a BEGIN whose witness cannot be set is rolled back", "[S40]"
     sqlite3_set_authorizer(scene.handle, nullptr, nullptr);
     CHECK(sqlite3_get_autocommit(scene.handle) != 0);
     CHECK(scene.db.usable());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
     CHECK(scene.goes_on());
 }
 

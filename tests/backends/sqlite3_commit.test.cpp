@@ -64,7 +64,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT can be tried again and ru
     CHECK(scene.truth() == "1,2");
     CHECK(ending([&] { return tx.commit(); }) == "UsageError");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: nested blocks work between two attempts at a busy COMMIT", "[S47][S33]",
@@ -105,7 +105,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT can be rolled back instea
         scene.row(1);
         CHECK(ending([&] { return tx.commit(); }) == "EngineError BUSY still_open");
         CHECK(ending([&] { tx.rollback(); }) == "returned");
-        CHECK(scene.told.empty());
+        CHECK(scene.sink.empty());
     }
     SECTION("by the destructor, which reports a block that nobody ended") {
         {
@@ -113,12 +113,12 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT can be rolled back instea
             scene.row(1);
             CHECK(ending([&] { return tx.commit(); }) == "EngineError BUSY still_open");
         }
-        CHECK(scene.told ==
+        CHECK(scene.sink.lines() ==
               Lines{"txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back"});
     }
     SECTION("by atomic(fn), which does it alone") {
         CHECK(ending([&] { scene.db.atomic(scene.options, [&] { scene.row(1); }); }) == "EngineError BUSY still_open");
-        CHECK(scene.told.empty());
+        CHECK(scene.sink.empty());
     }
     reader.finish();
     CHECK(scene.hooks.empty());
@@ -274,7 +274,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a veto by the user's commit hook is a r
     CHECK(scene.truth().empty());
     CHECK(sqlite3_get_autocommit(scene.handle) != 0);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a veto while statements are read is a rollback too", "[S46]", WitnessWays) {
@@ -354,8 +354,8 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: an error of the write-ahead log hook co
     if (TestType::counts) {
         CHECK(end == "committed");
         CHECK(scene.hooks == "1");
-        CHECK(scene.told == Lines{"txhooks: COMMIT reported an error, but the transaction is committed: "
-                                  "EngineError FULL committed"});
+        CHECK(scene.sink.lines() == Lines{"txhooks: COMMIT reported an error, but the transaction is committed: "
+                                          "EngineError FULL committed"});
     } else {
         CHECK(end == "CommitUnknown unknown <- EngineError FULL unknown");
         CHECK(scene.hooks.empty());
@@ -406,7 +406,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: an I/O error at COMMIT is in doubt and 
 
     scene.db.reset();
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: atomic(fn) reports an I/O error at COMMIT as in doubt", "[S48][S30]",
@@ -558,7 +558,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a RELEASE that fails undoes its own blo
     CHECK(scene.hooks == "1,3");
     CHECK(scene.truth() == "1,3");
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a ROLLBACK TO that fails dooms the outer block", "[S49]", EveryWay) {

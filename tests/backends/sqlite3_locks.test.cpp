@@ -27,7 +27,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 locks: a BEGIN that is busy opens no block", "[
     run(other, "ROLLBACK");
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 locks: a deferred block meets the lock in its first write and goes on", "[S33]",

@@ -131,7 +131,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: commit() reports a transaction that has e
     CHECK(scene.truth() == ender.truth);
     CHECK(sqlite3_get_autocommit(scene.handle) != 0);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: rollback() reports a transaction that has ended", "[S50]", EveryWay) {
@@ -148,7 +148,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: rollback() reports a transaction that has
     CHECK(scene.truth() == ender.truth);
     CHECK(sqlite3_get_autocommit(scene.handle) != 0);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a destructor reports a transaction that has ended to the sink", "[S50]",
@@ -161,8 +161,8 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a destructor reports a transaction that h
         scene.row(1);
         ender.end(scene.handle);
     }
-    REQUIRE_FALSE(scene.told.empty());
-    CHECK(without_cause(scene.told.front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
+    REQUIRE_FALSE(scene.sink.empty());
+    CHECK(without_cause(scene.sink.lines().front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == ender.truth);
     CHECK(sqlite3_get_autocommit(scene.handle) != 0);
@@ -181,7 +181,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: atomic(fn) reports a transaction that has
                       ender.end(scene.handle);
                   });
               })) == loss<TestType>(ender));
-        CHECK(scene.told.empty());
+        CHECK(scene.sink.empty());
     }
     SECTION("fn throws: that is the first exception, the loss goes to the sink") {
         CHECK(ending([&] {
@@ -191,8 +191,9 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: atomic(fn) reports a transaction that has
                       throw std::runtime_error{"fn's own"};
                   });
               }) == "fn's own");
-        REQUIRE(scene.told.size() == 1);
-        CHECK(without_cause(scene.told.front()) == "txhooks: while rolling back a block: " + loss<TestType>(ender));
+        REQUIRE(scene.sink.lines().size() == 1);
+        CHECK(without_cause(scene.sink.lines().front()) ==
+              "txhooks: while rolling back a block: " + loss<TestType>(ender));
     }
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == ender.truth);
@@ -215,7 +216,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: on_commit and nested blocks notice an eng
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == ender.truth);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: the counters notice another transaction at once, the savepoint at the end",
@@ -237,7 +238,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: the counters notice another transaction a
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == ender.truth);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a transaction lost in a nested block is lost for all of them", "[S50]",
@@ -263,7 +264,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 loss: a transaction lost in a nested block is l
     CHECK(scene.truth() == ender.truth);
     CHECK(sqlite3_get_autocommit(scene.handle) != 0);
     CHECK(scene.goes_on());
-    CHECK(scene.told.empty());
+    CHECK(scene.sink.empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 loss: what was written after it is not ours, and its hooks do not run", "[S50]",

@@ -34,7 +34,7 @@ RetryPolicy then(std::vector<std::string>& errors, Act act) {
     return {
         .before_retry =
             [&errors, act](unsigned, const std::exception_ptr& error) {
-                errors.push_back(describe(error));
+                errors.push_back(name_of(error));
                 act();
             },
         .sleep = [](std::chrono::nanoseconds) {},
@@ -64,7 +64,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 retry: a statement that finds the database lock
     CHECK(w.errors == Strings{"EngineError BUSY rolled_back"});
     CHECK(w.hooks == "2");
     CHECK(w.truth() == "1");
-    CHECK(w.told.empty());
+    CHECK(w.sink.empty());
     CHECK(w.goes_on());
 }
 
@@ -95,7 +95,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 retry: a COMMIT that waits for a reader", "[ret
     CHECK(w.calls == 2);
     CHECK(w.hooks == "2");
     CHECK(w.truth() == "1,2");
-    CHECK(w.told.empty());
+    CHECK(w.sink.empty());
     CHECK(w.goes_on());
 }
 
@@ -159,7 +159,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 retry: what a raw COMMIT has made durable is no
     CHECK(w.errors.empty());
     CHECK(w.hooks.empty());
     CHECK(w.truth() == "1");
-    CHECK(w.told.size() == 1);
+    CHECK(w.sink.lines().size() == 1);
     CHECK(w.goes_on());
 }
 
@@ -194,7 +194,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 retry: two threads that read and then write los
         throw;
     }
     thread.join();
-    CHECK((failed ? describe(failed) : "") == "");
+    CHECK((failed ? name_of(failed) : "") == "");
     CHECK(hooks[0] == each);
     CHECK(hooks[1] == each);
     CHECK(values(w.other, "SELECT max(n) || ' of ' || count(*) FROM t") == "100 of 101");

@@ -42,7 +42,7 @@ std::string in_words(const std::exception_ptr& error) {
     } catch (const SQLite::Exception& e) {
         return "SQLite::Exception " + code_name(e.getExtendedErrorCode());
     } catch (const txhooks::Error& e) {
-        const std::string text = describe(error);
+        const std::string text = name_of(error);
         return e.cause() ? text.substr(0, text.find(" <- ")) + " <- " + in_words(e.cause()) : text;
     } catch (const std::exception& e) {
         return e.what();

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "support/catch.hpp"
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 #include "support/postgres_scene.hpp"
 #include "support/tcp_proxy.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/endings.hpp"
+#include "support/scene.hpp"
 
 #include <txhooks/backends/libpq.hpp>
 
@@ -10,13 +10,11 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <exception>
 #include <fstream>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <tuple>
-#include <vector>
 
 namespace support {
 
@@ -73,6 +71,13 @@ inline std::string run(PGconn* conn, const std::string& sql) {
     return "";
 }
 
+/// As an application with a C handle should: the server's error as an exception.
+inline void execute(PGconn* conn, const std::string& sql) {
+    const Result result{PQexec(conn, sql.c_str())};
+    if (PQresultStatus(result.get()) != PGRES_FATAL_ERROR) return;
+    throw txhooks::EngineError{PGRES_FATAL_ERROR, sqlstate(result.get()).c_str(), PQresultErrorMessage(result.get())};
+}
+
 class PostgresHandle {
 public:
     explicit PostgresHandle(const std::string& server = postgres_server()) : conn_{PQconnectdb(server.c_str())} {
@@ -105,30 +110,23 @@ inline std::string new_schema() {
     return "s" + std::to_string(++schemas) + '_' + std::to_string(getpid());
 }
 
-/// A hooked connection on a schema of its own with an empty table `t`, and what happened on it.
+/// On a schema of its own with an empty table `t`.
 template <class Adapter = EventWitness>
-class PostgresScene {
+class PostgresScene : public RowsAndHooks<PostgresScene<Adapter>, txhooks::HookedConnection<PGconn*, Adapter>> {
     std::string schema_ = new_schema();
 
 public:
-    using Db = txhooks::HookedConnection<PGconn*, Adapter>;
-    using Tx = txhooks::Atomic<Db>;
+    using typename PostgresScene::RowsAndHooks::Db;
+    using typename PostgresScene::RowsAndHooks::Tx;
 
     /// `more` is for PQconnectdb.
     explicit PostgresScene(const std::string& more = "") : others{server()}, handle{server(more)} {
         support::run(others, "CREATE SCHEMA " + schema_ + " CREATE TABLE t (n int PRIMARY KEY)");
-        db.set_error_sink(
-            [](void* to, const char* what, const std::exception_ptr& error) {
-                auto& lines = *static_cast<std::vector<std::string>*>(to);
-                lines.push_back(error ? std::string{what} + ": " + describe(error) : what);
-            },
-            &told);
+        this->sink.listen_to(db);
     }
 
     PostgresHandle others;
     PostgresHandle handle;
-    std::vector<std::string> told;  // what the error sink was told
-    std::string hooks;              // the hooks that ran: "1,2"
     Db db{static_cast<PGconn*>(handle)};
 
     /// What another connection to the same schema is opened with.
@@ -138,52 +136,32 @@ public:
 
     std::string run(const std::string& sql) { return support::run(handle, sql); }
     std::string attempt(const std::string& sql) { return support::attempt(handle, sql); }
+    void execute(const std::string& sql) { support::execute(handle, sql); }
 
-    void hook(int n) {
-        db.on_commit([this, n] {
-            if (not hooks.empty()) hooks += ',';
-            hooks += std::to_string(n);
-        });
+    int pid() const { return PQbackendPID(handle); }
+    void reconnect() {
+        PQreset(handle);
+        db.reset();
     }
 
-    /// A row and its hook, which must share their fate.
-    void row(int n) {
-        run("INSERT INTO t VALUES (" + std::to_string(n) + ")");
-        hook(n);
-    }
+    /// What an error of the server that undid everything is called, and a loss.
+    static std::string error(const std::string& state) { return "EngineError " + state + " rolled_back"; }
+    static std::string loss(txhooks::Outcome fate) { return "TransactionLost " + name(fate); }
 
-    /// The rows that others see.
+    /// Another connection to the same schema.
+    struct Session {
+        explicit Session(const PostgresScene& scene) : handle{scene.server()} {}
+
+        PostgresHandle handle;
+        Db db{static_cast<PGconn*>(handle)};
+
+        std::string run(const std::string& sql) { return support::run(handle, sql); }
+        void execute(const std::string& sql) { support::execute(handle, sql); }
+    };
+
+    void insert(int n) { run("INSERT INTO t VALUES (" + std::to_string(n) + ")"); }
     std::string truth() const { return support::run(others, "SELECT string_agg(n::text, ',' ORDER BY n) FROM t"); }
-
-    /// Whether the connection works as a new one would: blocks commit, roll back and nest, and each hook shares the fate
-    /// of its row.
-    bool goes_on() {
-        if (not db.usable() or db.pending_hooks() != 0 or PQtransactionStatus(handle) != PQTRANS_IDLE) return false;
-        const std::string before = truth();
-        hooks.clear();
-        {
-            Tx tx{db};
-            row(90);
-            {
-                Tx inner{db};
-                row(91);
-                inner.rollback();
-            }
-            {
-                Tx inner{db};
-                row(92);
-                inner.commit();
-            }
-            tx.commit();
-        }
-        {
-            Tx tx{db};
-            row(93);
-            tx.rollback();
-        }
-        return hooks == "90,92" and truth() == (before.empty() ? "90,92" : before + ",90,92") and db.usable() and
-               PQtransactionStatus(handle) == PQTRANS_IDLE;
-    }
+    bool idle() const { return PQtransactionStatus(handle) == PQTRANS_IDLE; }
 };
 
 }  // namespace support

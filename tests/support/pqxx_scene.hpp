@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 #include "support/postgres_scene.hpp"
 
 #include <txhooks/backends/libpqxx.hpp>
@@ -11,110 +11,72 @@
 
 #include <exception>
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace support {
 
-inline std::string sqlstate_of(const std::exception_ptr& error) {
-    try {
-        std::rethrow_exception(error);
-    } catch (const pqxx::serialization_failure&) {
-        return "40001";
-    } catch (const pqxx::deadlock_detected&) {
-        return "40P01";
-    } catch (const pqxx::sql_error& e) {
-        return e.sqlstate();
-    } catch (const pqxx::broken_connection&) {
-        return "broken_connection";
-    } catch (const pqxx::usage_error&) {
-        return "usage_error";
-    } catch (...) {
-        return describe(error);
-    }
-}
+/// Errors of the server by their SQLSTATE, which not all exceptions of libpqxx have.
+inline const auto sqlstates_by_type = std::exchange(driver_error_name, [](const std::exception& e) -> std::string {
+    if (dynamic_cast<const pqxx::serialization_failure*>(&e) != nullptr) return "40001";
+    if (dynamic_cast<const pqxx::deadlock_detected*>(&e) != nullptr) return "40P01";
+    if (dynamic_cast<const pqxx::statement_completion_unknown*>(&e) != nullptr) return "40003";
+    if (const auto* const error = dynamic_cast<const pqxx::sql_error*>(&e)) return error->sqlstate();
+    if (dynamic_cast<const pqxx::broken_connection*>(&e) != nullptr) return "broken_connection";
+    if (dynamic_cast<const pqxx::usage_error*>(&e) != nullptr) return "usage_error";
+    return e.what();
+});
 
-/// A hooked connection of libpqxx on a schema of its own with an empty table `t`. What others see is read with libpq.
-class PqxxScene {
+/// The same with libpqxx. What others see is read with libpq.
+class PqxxScene : public RowsAndHooks<PqxxScene, txhooks::HookedConnection<pqxx::connection>> {
     PostgresScene<> scene_;
 
 public:
-    using Db = txhooks::HookedConnection<pqxx::connection>;
-    using Tx = txhooks::Atomic<Db>;
+    explicit PqxxScene(const std::string& more = "") : db{scene_.server(more)} { sink.listen_to(db); }
 
-    explicit PqxxScene(const std::string& more = "") : db{scene_.server(more)} {
-        db.set_error_sink(
-            [](void* to, const char* what, const std::exception_ptr&) {
-                static_cast<std::vector<std::string>*>(to)->push_back(what);
-            },
-            &told);
-    }
-
-    std::vector<std::string> told;
-    std::string hooks;
     Db db;
+    PostgresHandle& others = scene_.others;
 
-    PGconn* others() { return scene_.others; }
     std::string server() const { return scene_.server(); }
-    std::string schema() const { return support::run(scene_.handle, "SELECT current_schema()"); }
-    std::string truth() const { return scene_.truth(); }
-    std::string run(const std::string& sql) {
-        const pqxx::result rows = db.adapter().session().exec(sql);
-        return rows.empty() or rows[0].size() == 0 or rows[0][0].is_null() ? "" : rows[0][0].c_str();
+    std::string run(const std::string& sql) { return run(db, sql); }
+    /// Returns the name of its error, or "".
+    std::string attempt(const std::string& sql) {
+        const std::string how = ending([&] { run(sql); });
+        return how == "returned" ? "" : how;
     }
+    void execute(const std::string& sql) { run(sql); }
+
+    int pid() const { return db.backendpid(); }
     /// libpqxx 6 needs to be told to forget a connection that died, and then makes a new one when it is used.
     void reconnect() {
         db.disconnect();
         db.reset();
     }
-    /// Returns the SQLSTATE of its error, or "".
-    std::string attempt(const std::string& sql) {
-        try {
-            run(sql);
-            return "";
-        } catch (const std::exception&) {
-            return sqlstate_of(std::current_exception());
-        }
+
+    /// What an error of the server is called, and a loss: the sentinel does not know what became of the transaction.
+    static std::string error(const std::string& state) { return state == "08006" ? "broken_connection" : state; }
+    static std::string loss(txhooks::Outcome) { return "TransactionLost unknown"; }
+
+    struct Session {
+        explicit Session(const PqxxScene& scene) : db{scene.server()} {}
+
+        Db db;
+
+        std::string run(const std::string& sql) { return PqxxScene::run(db, sql); }
+        void execute(const std::string& sql) { run(sql); }
+    };
+
+    void insert(int n) { run("INSERT INTO t VALUES (" + std::to_string(n) + ")"); }
+    std::string truth() const { return scene_.truth(); }
+    bool idle() {
+        return ending([&] { const pqxx::work free{db}; }) == "returned";  // nobody is on the connection
     }
-    void hook(int n) {
-        db.on_commit([this, n] { hooks += (hooks.empty() ? "" : ",") + std::to_string(n); });
-    }
-    void row(int n) {
-        run("INSERT INTO t VALUES (" + std::to_string(n) + ")");
-        hook(n);
-    }
-    bool goes_on() {
-        const std::string before = truth();
-        hooks.clear();
-        db.atomic([&] {
-            row(90);
-            {
-                Tx inner{db};
-                row(91);
-                inner.rollback();
-            }
-            db.atomic([&] { row(92); });
-        });
-        {
-            Tx tx{db};
-            row(93);
-            tx.rollback();
-        }
-        { const pqxx::work free{db}; }  // nobody is on the connection
-        return hooks == "90,92" and truth() == (before.empty() ? "90,92" : before + ",90,92") and db.usable();
+
+private:
+    static std::string run(Db& db, const std::string& sql) {
+        const pqxx::result rows =
+            db.in_atomic_block() ? db.adapter().session().exec(sql) : pqxx::nontransaction{db}.exec(sql);
+        return rows.empty() or rows[0].size() == 0 or rows[0][0].is_null() ? "" : rows[0][0].c_str();
     }
 };
-
-/// How a call ended: as `ending`, but an exception of libpqxx is its SQLSTATE, or its type.
-template <class Fn>
-std::string outcome_of(Fn&& fn) {
-    try {
-        fn();
-        return "returned";
-    } catch (const txhooks::Error& e) {
-        return without_cause(describe(std::current_exception())) + (e.cause() ? " <- " + sqlstate_of(e.cause()) : "");
-    } catch (...) {
-        return sqlstate_of(std::current_exception());
-    }
-}
 
 }  // namespace support

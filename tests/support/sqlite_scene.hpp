@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
+#include "support/scene.hpp"
 #include "support/sqlite_database.hpp"
 
 #include <txhooks/backends/sqlite3.hpp>
 
-#include <exception>
 #include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace support {
 
@@ -85,75 +84,27 @@ inline std::string code_name(int code) {
 inline const auto codes_by_number =
     std::exchange(engine_error_name, [](const txhooks::EngineError& e) { return code_name(e.code()); });
 
-/// A hooked connection on a database file with an empty table `t`, and what happened on it.
+/// On a database file with an empty table `t`.
 template <class W>
-class Scene {
+class Scene : public RowsAndHooks<Scene<W>, txhooks::HookedConnection<sqlite3*, typename W::Adapter>> {
 public:
-    using Db = txhooks::HookedConnection<sqlite3*, typename W::Adapter>;
-    using Tx = txhooks::Atomic<Db>;
+    using typename Scene::RowsAndHooks::Db;
+    using typename Scene::RowsAndHooks::Tx;
 
     explicit Scene(const char* journal_mode = "DELETE", const char* vfs = nullptr) : handle{file.path(), vfs} {
         run(handle, std::string{"PRAGMA journal_mode = "} + journal_mode);
         run(handle, "CREATE TABLE t (n INTEGER PRIMARY KEY)");
-        db.set_error_sink(
-            [](void* to, const char* what, const std::exception_ptr& error) {
-                auto& lines = *static_cast<std::vector<std::string>*>(to);
-                lines.push_back(error ? std::string{what} + ": " + describe(error) : what);
-            },
-            &told);
+        this->sink.listen_to(db);
+        this->options.begin = W::begin;
     }
 
     DatabaseFile file;
     Handle handle;
-    std::vector<std::string> told;  // what the error sink was told
-    std::string hooks;              // the hooks that ran: "1,2"
     Db db{handle.get()};
-    typename Db::Options options{.begin = W::begin};
 
-    void hook(int n) {
-        db.on_commit([this, n] {
-            if (not hooks.empty()) hooks += ',';
-            hooks += std::to_string(n);
-        });
-    }
-
-    /// A row and its hook, which must share their fate.
-    void row(int n) {
-        run(handle, "INSERT INTO t VALUES (" + std::to_string(n) + ")");
-        hook(n);
-    }
-
+    void insert(int n) { run(handle, "INSERT INTO t VALUES (" + std::to_string(n) + ")"); }
     std::string truth() const { return support::truth(file); }
-
-    /// Whether the connection works as a new one would: blocks commit, roll back and nest, and each hook shares the fate
-    /// of its row.
-    bool goes_on() {
-        if (not db.usable() or db.pending_hooks() != 0 or sqlite3_get_autocommit(handle) == 0) return false;
-        const std::string before = truth();
-        hooks.clear();
-        {
-            Tx tx{db, options};
-            row(90);
-            {
-                Tx inner{db};
-                row(91);
-                inner.rollback();
-            }
-            {
-                Tx inner{db};
-                row(92);
-                inner.commit();
-            }
-            tx.commit();
-        }
-        {
-            Tx tx{db, options};
-            row(93);
-            tx.rollback();
-        }
-        return hooks == "90,92" and truth() == (before.empty() ? "90,92" : before + ",90,92") and db.usable() and
-               sqlite3_get_autocommit(handle) != 0;
-    }
+    bool idle() const { return sqlite3_get_autocommit(handle) != 0; }
 };
 
 }  // namespace support
