@@ -131,7 +131,7 @@ void check(const Story& story, const std::vector<Fault>& faults, Form form) {
 }
 
 void check_all(const std::vector<Story>& stories) {
-    const std::vector<Fault> single = support::all_faults(3, {Kind::own, Kind::an_int, Kind::foreign, Kind::loss});
+    const std::vector<Fault> single = support::all_faults(3, {Kind::own, Kind::an_int, Kind::odd, Kind::loss});
     for (const Story& story : stories) {
         for (const Form form :
              {Form::guards, Form::functions, Form::guards_of_any_connection, Form::functions_of_any_connection}) {

@@ -19,7 +19,7 @@ struct Oops : std::runtime_error {
 };
 
 /// Not a std::exception.
-struct Foreign {
+struct Odd {
     int number;
 };
 
@@ -78,14 +78,14 @@ inline std::string name_of(const std::exception_ptr& error) {
         return driver_error_name(e);
     } catch (int number) {
         return std::to_string(number);
-    } catch (const Foreign& foreign) {
-        return "foreign " + std::to_string(foreign.number);
+    } catch (const Odd& odd) {
+        return "odd " + std::to_string(odd.number);
     } catch (...) {
         return "?";
     }
 }
 
-/// How a call ended: what it returned, or the name of what it threw.
+/// How a call ended: what it returned, or the name of what it threw ("foreign" for what is no C++ exception).
 template <class Fn>
 std::string ending(Fn&& fn) {
     try {
@@ -96,7 +96,8 @@ std::string ending(Fn&& fn) {
             return "returned";
         }
     } catch (...) {
-        return name_of(std::current_exception());
+        const std::exception_ptr error = std::current_exception();
+        return error ? name_of(error) : "foreign";
     }
 }
 

@@ -17,7 +17,7 @@ namespace support {
 using txhooks::testing::Verb;
 using txhooks::testing::When;
 
-enum class Kind { own, an_int, foreign, loss };
+enum class Kind { own, an_int, odd, loss };
 
 /// One verb that fails.
 struct Fault {
@@ -26,15 +26,15 @@ struct Fault {
     Kind kind;
     std::size_t nth;
 
-    /// `number` is part of what the failure is called: "failure 1", "1", "foreign 1".
+    /// `number` is part of what the failure is called: "failure 1", "1", "odd 1".
     void plan(txhooks::testing::Faults& faults, int number) const {
         switch (kind) {
             case Kind::own:
                 return faults.fail(verb, when, txhooks::testing::FakeError{"failure " + std::to_string(number)}, nth);
             case Kind::an_int:
                 return faults.fail(verb, when, number, nth);
-            case Kind::foreign:
-                return faults.fail(verb, when, Foreign{number}, nth);
+            case Kind::odd:
+                return faults.fail(verb, when, Odd{number}, nth);
             case Kind::loss:
                 return faults.lose_connection(verb, when, nth);
         }
@@ -42,7 +42,7 @@ struct Fault {
 
     std::string name() const {
         static constexpr const char* verbs[] = {"begin", "commit", "rollback", "savepoint", "release", "rollback_to"};
-        static constexpr const char* kinds[] = {"own exception", "int", "foreign exception", "loss"};
+        static constexpr const char* kinds[] = {"own exception", "int", "odd exception", "loss"};
         return "(" + std::string{verbs[static_cast<int>(verb)]} + " " + std::to_string(nth) + ": " +
                kinds[static_cast<int>(kind)] + (when == When::before_effect ? " before" : " after") + " effect)";
     }
