@@ -16,6 +16,7 @@
 
 using namespace txhooks;
 using support::Log;
+using support::Oops;
 using support::Sink;
 using support::stderr_of;
 using support::Trace;
@@ -26,10 +27,6 @@ using testing::When;
 namespace {
 
 using Db = HookedConnection<FakeBackend>;
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 }  // namespace
 

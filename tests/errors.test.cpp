@@ -13,17 +13,14 @@
 #include <type_traits>
 
 using namespace txhooks;
-using support::text_of;
+using support::name_of;
+using support::Oops;
 using support::thrown_by;
 using testing::FakeBackend;
 using testing::Verb;
 using testing::When;
 
 namespace {
-
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
 
 const std::exception_ptr oops = std::make_exception_ptr(Oops{});
 
@@ -59,10 +56,10 @@ TEST_CASE("Error: outcome() answers whether a retry is allowed, for each family"
 
 TEST_CASE("Error: cause() is the first exception, or null; the text is ours") {
     CHECK_FALSE(TransactionAborted{}.cause());
-    CHECK(text_of(TransactionAborted{oops}.cause()) == "oops");
-    CHECK(text_of(CommitUnknown{oops}.cause()) == "oops");
-    CHECK(text_of(TransactionLost{Outcome::unknown, oops}.cause()) == "oops");
-    CHECK(text_of(HookError{0, 0, 1, oops}.cause()) == "oops");
+    CHECK(name_of(TransactionAborted{oops}.cause()) == "oops");
+    CHECK(name_of(CommitUnknown{oops}.cause()) == "oops");
+    CHECK(name_of(TransactionLost{Outcome::unknown, oops}.cause()) == "oops");
+    CHECK(name_of(HookError{0, 0, 1, oops}.cause()) == "oops");
     CHECK(std::string{UsageError{"txhooks: what to do"}.what()} == "txhooks: what to do");
     CHECK(starts_as_ours(TransactionAborted{}));
     CHECK(starts_as_ours(ConnectionBroken{}));

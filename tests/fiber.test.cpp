@@ -5,9 +5,9 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/failing.hpp"
 #include "support/fiber.hpp"
 #include "support/sqlite_database.hpp"
+#include "support/trace.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -16,7 +16,7 @@
 #include <vector>
 
 using support::Fiber;
-using support::Reports;
+using support::Sink;
 using txhooks::Atomic;
 using txhooks::HookedConnection;
 using txhooks::testing::FakeBackend;
@@ -161,7 +161,7 @@ TEST_CASE("fiber: on SQLite a hook ran if and only if a second connection sees i
                 CHECK(support::truth(one.file) == one.ran);
                 CHECK(support::truth(other.file) == other.ran);
             }
-            CHECK(x.error() == (fails ? "failure 7" : "nothing"));
+            CHECK(x.error() == (fails ? "7" : "none"));
             CHECK(one.ran == (fails ? "" : "1,3"));
             CHECK(other.ran == "1,3");
         }
@@ -183,7 +183,7 @@ TEST_CASE("fiber: that another fiber unwinds decides nothing", "[S31][S56]") {
         ~WaitAtTheEnd() { self.wait(); }
     };
     Fake failing, db;
-    Reports of_failing{failing}, reports{db};
+    Sink of_failing{failing}, sink{db};
     std::string ran;
     Fiber unwinds{[&](Fiber& self) {
         Atomic tx{failing};
@@ -207,13 +207,13 @@ TEST_CASE("fiber: that another fiber unwinds decides nothing", "[S31][S56]") {
     works.resume();
     CHECK(ran == "a");
     unwinds.resume();
-    CHECK(unwinds.error() == "failure 7");
+    CHECK(unwinds.error() == "7");
     works.resume();
     CHECK(ran == "ac");
     CHECK(failing.log() == Log{"BEGIN", "INSERT x", "ROLLBACK"});
     CHECK(of_failing.errors() == Log{});
     CHECK(db.log() == Log{"BEGIN", "COMMIT", "BEGIN", "ROLLBACK", "BEGIN", "COMMIT"});
-    CHECK(reports.errors() == Log{"nothing"});  // the abandoned one
+    CHECK(sink.errors() == Log{"none"});  // the abandoned one
 }
 
 TEST_CASE("fiber: one destroyed while it waits in a block rolls it back", "[S25][S28][S31][S56]") {
@@ -225,7 +225,7 @@ TEST_CASE("fiber: one destroyed while it waits in a block rolls it back", "[S25]
     };
     for (std::size_t resumed = 0; resumed != logs.size(); ++resumed) {
         Fake db;
-        Reports reports{db};
+        Sink sink{db};
         std::string ran;
         {
             Fiber fiber{[&](Fiber& self) { sign_up(self, db, ran, 1); }};
@@ -233,7 +233,7 @@ TEST_CASE("fiber: one destroyed while it waits in a block rolls it back", "[S25]
         }
         CHECK(db.log() == logs[resumed]);
         CHECK(ran == (resumed == 3 ? "1" : ""));
-        CHECK(reports.errors() == Log{});  // an exception is in flight
+        CHECK(sink.errors() == Log{});  // an exception is in flight
         db.atomic([&] { db.on_commit([&] { ran += 'z'; }); });
         CHECK(ran.back() == 'z');
     }
@@ -253,7 +253,7 @@ TEST_CASE("fiber: one destroyed while it waits for the server", "[S25][S40][S48]
     };
     for (std::size_t verb = 0; verb != logs.size(); ++verb) {
         Slow db;
-        Reports reports{db};
+        Sink sink{db};
         std::string ran;
         {
             Fiber fiber{[&](Fiber& self) {
@@ -271,7 +271,7 @@ TEST_CASE("fiber: one destroyed while it waits for the server", "[S25][S40][S48]
         }
         CHECK(db.log() == logs[verb]);
         CHECK(ran == "");
-        CHECK(reports.errors() == Log{});
+        CHECK(sink.errors() == Log{});
         CHECK(db.usable() == (verb != 3));
     }
 }

@@ -5,7 +5,7 @@
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 #include "support/trace.hpp"
 
 #include <algorithm>
@@ -22,11 +22,11 @@
 using namespace txhooks;
 using namespace std::chrono_literals;
 using std::chrono::nanoseconds;
-using support::describe;
 using support::ending;
 using support::Log;
+using support::name_of;
+using support::Oops;
 using support::Sink;
-using support::text_of;
 using support::Trace;
 using support::without_cause;
 using testing::FakeBackend;
@@ -38,10 +38,6 @@ namespace {
 struct Busy : std::runtime_error {
     explicit Busy(const std::string& what = "busy") : std::runtime_error{what} {}
 };
-struct Oops : std::runtime_error {
-    Oops() : std::runtime_error{"oops"} {}
-};
-
 template <class E>
 bool is(const std::exception_ptr& error) noexcept {
     try {
@@ -71,7 +67,7 @@ struct World {
         .attempts = 4,
         .before_retry =
             [this](unsigned attempt, const std::exception_ptr& error) {
-                between.note(std::to_string(attempt) + ' ' + text_of(error));
+                between.note(std::to_string(attempt) + ' ' + name_of(error));
             },
         .sleep = [this](nanoseconds) { between.note("sleep"); },
     };
@@ -264,13 +260,13 @@ TEST_CASE("retry: errors after which the work may have been done are never taken
         std::make_exception_ptr(TransactionLost{Outcome::rolled_back}), std::make_exception_ptr(TransactionAborted{}),
         std::make_exception_ptr(TransactionAborted{std::make_exception_ptr(CommitUnknown{busy})}),
         std::make_exception_ptr(ConnectionBroken{}), std::make_exception_ptr(UsageError{"txhooks: no"}));
-    CAPTURE(describe(error));
+    CAPTURE(name_of(error));
     CHECK(ending([&] {
               retry(w.db, w.policy, [&] {
                   ++w.calls;
                   std::rethrow_exception(error);
               });
-          }) == describe(error));
+          }) == name_of(error));
     CHECK(w.calls == 1);
     CHECK(w.between.text().empty());
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/failing.hpp"
+#include "support/exceptions.hpp"
 
 #include <cxxabi.h>
 #include <boost/context/fiber.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/endings.hpp"
+#include "support/exceptions.hpp"
 
 #include <cstddef>
 #include <exception>
