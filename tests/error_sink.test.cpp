@@ -55,7 +55,8 @@ TEST_CASE("error sink: a connection that was given none prints each failure on a
 TEST_CASE("error sink: an abandoned block prints one line", "[S22][S31]") {
     Db db;
     CHECK(stderr_of([&] { const Atomic tx{db}; }) ==
-          "txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back\n");
+          "txhooks: an Atomic was destroyed without commit() or rollback(), so it was rolled back; call commit() at "
+          "the end of its block\n");
 }
 
 TEST_CASE("error sink: nothing is printed where nothing was swallowed", "[S22]") {

@@ -123,7 +123,8 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: commit, rollback and the destructor end a l
             CHECK(tx.active() == (way == Way::destructor));
         }
         const Log destroyed{"txhooks: while rolling back a block: " + loss(ender),
-                            "txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back"};
+                            "txhooks: an Atomic was destroyed without commit() or rollback(), so it was rolled back; "
+                            "call commit() at the end of its block"};
         CHECK(scene.sink.lines() == (way == Way::destructor ? destroyed : Log{}));
     }
     CHECK(scene.hooks.empty());

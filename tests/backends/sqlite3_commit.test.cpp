@@ -113,8 +113,8 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT can be rolled back instea
             scene.row(1);
             CHECK(ending([&] { return tx.commit(); }) == "EngineError BUSY still_open");
         }
-        CHECK(scene.sink.lines() ==
-              Lines{"txhooks: an Atomic was destroyed without commit() or rollback(); it was rolled back"});
+        CHECK(scene.sink.lines() == Lines{"txhooks: an Atomic was destroyed without commit() or rollback(), so it was "
+                                          "rolled back; call commit() at the end of its block"});
     }
     SECTION("by atomic(fn), which does it alone") {
         CHECK(ending([&] { scene.db.atomic(scene.options, [&] { scene.row(1); }); }) == "EngineError BUSY still_open");
