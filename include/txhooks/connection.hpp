@@ -90,7 +90,7 @@ public:
 
 protected:
     Connection() = default;
-    ~Connection() = default;
+    virtual ~Connection() = default;
 
 private:
     friend class detail::Blocks;  // whose templates know the adapter's type

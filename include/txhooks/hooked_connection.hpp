@@ -54,7 +54,8 @@ public:
     }
     template <class Hook, class... Args>
     void on_commit(robust_t, Hook&& hook, Args&&... args) {
-        txhooks_.blocks().template register_robust_hook<txhooks_core>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+        txhooks_.blocks().template register_robust_hook<txhooks_core>(static_cast<Hook&&>(hook),
+                                                                      static_cast<Args&&>(args)...);
     }
 
     /// See `Connection::atomic`. `fn` may take what runs SQL in a block: `adapter().session()` if there is such a

@@ -109,14 +109,13 @@ bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
     if (!db.in_atomic_block()) return false;  // ended in fn
     const Failure failure = detail::blocks(db).roll_back_all();
     if (!failure) return true;
+    if (!failure.lost) return false;
     try {
         failure.rethrow();
     } catch (const TransactionLost& lost) {
         if constexpr (requires { db.adapter().rolled_back_by(error); })
             if (lost.outcome() == Outcome::unknown) return db.adapter().rolled_back_by(error);
         return lost.outcome() == Outcome::rolled_back;
-    } catch (...) {
-        return false;
     }
 }
 
@@ -172,7 +171,8 @@ private:
 /// code does not belong into a block, and less into this one.) After a `CommitUnknown` that a `Doubt` resolves to
 /// `rolled_back`, call `retry` again, on a new connection.
 ///
-/// An exception of another language is not transient and passes through.
+/// An exception of another language is not transient and passes through. If code of yours (`before_retry`, say) destroys
+/// the connection, nothing is tried again.
 ///
 /// Throws: `UsageError` before the first attempt in an open block (only the outermost can be done again), and on a
 /// connection whose transient errors nobody tells; else the error of the last attempt, as it was.
@@ -184,6 +184,11 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
             "txhooks: retry() is not told which errors of this connection are transient: give it the HookedConnection "
             "itself, give its adapter bool transient(const std::exception_ptr&) const noexcept, or set "
             "RetryPolicy::transient"};
+    const detail::Blocks::Watch connection{detail::blocks(db)};  // code of the user's may destroy it
+    const auto is_transient = [&](const std::exception_ptr& error) noexcept {
+        return connection.alive() != nullptr && detail::is_worth_a_retry(db, policy, error) &&
+               connection.alive() != nullptr;
+    };
     detail::Backoff backoff{policy};
     for (unsigned attempt = 1;; ++attempt) {
         if (db.in_atomic_block())
@@ -200,7 +205,7 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
                 return detail::invoke(fn, static_cast<Sql&&>(sql)...);
             } catch (...) {
                 thrown = std::current_exception();
-                if (!detail::is_worth_a_retry(db, policy, thrown)) throw;
+                if (!is_transient(thrown)) throw;
             }
             in_doubt = !detail::roll_back_for_sure(db, thrown);
             std::rethrow_exception(thrown);
@@ -209,16 +214,15 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
             return db.atomic(options, once);
         } catch (...) {
             error = std::current_exception();
-            if (attempt >= policy.attempts || in_doubt || !detail::is_worth_a_retry(db, policy, error) || !db.usable())
-                throw;
+            if (attempt >= policy.attempts || in_doubt || !is_transient(error) || !db.usable()) throw;
         }
         if (policy.before_retry) policy.before_retry(attempt, error);
-        error = nullptr;
         const std::chrono::nanoseconds delay = backoff.next();
         if (policy.sleep)
             policy.sleep(delay);
         else
             std::this_thread::sleep_for(delay);
+        if (connection.alive() == nullptr) std::rethrow_exception(error);
     }
 }
 

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <txhooks/backend_adapter.hpp>
+#include <txhooks/detached_hooks.hpp>
 #include <txhooks/detail/block.hpp>
 #include <txhooks/detail/doubt_state.hpp>
 #include <txhooks/detail/failure.hpp>
 #include <txhooks/detail/hook_arena.hpp>
 #include <txhooks/detail/hook_owner.hpp>
 #include <txhooks/detail/stage.hpp>
-#include <txhooks/detached_hooks.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/options.hpp>
 #include <txhooks/outcome.hpp>
@@ -182,8 +182,7 @@ private:
     void close_blocks_inside(const Block* around) noexcept;
     class Pinned;
 
-    static constexpr const char* rollback_failed =
-        "txhooks: ROLLBACK failed; the connection is broken until reset()";
+    static constexpr const char* rollback_failed = "txhooks: ROLLBACK failed; the connection is broken until reset()";
     static constexpr const char* rolled_back_all_the_same =
         "txhooks: ROLLBACK reported an error, but the transaction is rolled back";
     static constexpr const char* while_rolling_back = "txhooks: while rolling back a block";
@@ -194,7 +193,7 @@ private:
     void open_otherwise(Block& block, Options options);
     template <class Verbs, class Options>
     void open_special(Block& block, const Options& options);
-    template <class Options>
+    template <class Verbs, class Options>
     void opening_nested(const Options& options);
     template <class Verbs>
     void savepoint(unsigned number);
@@ -219,7 +218,7 @@ private:
     template <class Verbs>
     void release(Block& block);
     Outcome commit_unsound(Block& block);
-    Outcome ended(Block& block, const CommitResult& result);
+    Outcome ended(Block& block, CommitResult result);
     Outcome ended_well(Block& block, const Failure& failure);
     [[noreturn]] void ended_in_doubt(Block& block, const std::exception_ptr& cause);
     [[noreturn]] void ended_lost(Block& block, const std::exception_ptr& cause = nullptr);

@@ -5,6 +5,11 @@
 
 #include <type_traits>
 
+// libc++'s would nearly double what is included here; who has a type that is a coroutine by its traits has included it.
+#if defined(__cpp_impl_coroutine) && !defined(_LIBCPP_VERSION)
+#include <coroutine>
+#endif
+
 namespace txhooks::detail {
 
 // What can be said of T& or of T&&: a function may be for one of them only. What it returns need not be complete.
@@ -17,10 +22,10 @@ concept Waits = requires(Ref r) { typename std::void_t<decltype(static_cast<Ref>
 template <class Ref>
 concept Gets = requires(Ref r) { typename std::void_t<decltype(static_cast<Ref>(r).get())>; };
 
-// A coroutine for std::coroutine_traits alone. <coroutine> would add a fifth to what is included here, so it is not: its
-// include guards (libstdc++, libc++) tell whether somebody else has, as who has such a type did before. A type that
-// tells at once whether it has a value is a result, even if it can be written as a coroutine (folly::Expected).
-#if defined(_GLIBCXX_COROUTINE) || defined(_LIBCPP_COROUTINE)
+// A coroutine for std::coroutine_traits alone. A type that tells at once whether it has a value is a result, even if it
+// can be written as a coroutine (folly::Expected).
+#if (defined(__cpp_impl_coroutine) && !defined(_LIBCPP_VERSION)) || defined(_GLIBCXX_COROUTINE) || \
+    defined(_LIBCPP_COROUTINE)
 template <class T>
 concept CoroutineByTraits = !std::is_void_v<T> && requires { typename std::coroutine_traits<T>::promise_type; } &&
                             !requires(const T& t) { t.has_value(); };

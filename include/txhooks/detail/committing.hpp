@@ -17,9 +17,9 @@ template <class Verbs>
         [[unlikely]]
         return commit_otherwise<Verbs>(block);
     phase_ = Phase::in_verb;
-    if (const CommitResult result = verbs<Verbs>().verb_commit();
-        result.outcome != Outcome::committed || result.error || result.failed || result.lost) [[unlikely]]
-        return ended(block, result);
+    if (CommitResult result = verbs<Verbs>().verb_commit();
+        result.outcome != Outcome::committed || result.reported_error() || result.lost) [[unlikely]]
+        return ended(block, static_cast<CommitResult&&>(result));
     const HookArena::Mark mark = block.mark;
     end_outermost(block, Phase::idle);
     if (own_.list.empty(mark))
@@ -55,16 +55,20 @@ template <class Verbs>
 
 template <class Verbs>
 void Blocks::release(Block& block) {
+    phase_ = Phase::in_verb;
     try {
-        in_verb([&] { verbs<Verbs>().verb_release(block.number); });
+        verbs<Verbs>().verb_release(block.number);
     } catch (const TransactionLost& lost) {
+        phase_ = Phase::in_block;
         note_loss(lost.outcome());
         ended_lost(block, lost.cause());
     } catch (...) {
+        phase_ = Phase::in_block;
         block.kind = Kind::half_released;
         roll_back_quietly(block, std::current_exception());
         throw;
     }
+    phase_ = Phase::in_block;
 }
 
 // The block can only roll back: doomed, asked to, lost, or failed by the engine.
@@ -81,13 +85,13 @@ void Blocks::release(Block& block) {
 }
 
 // COMMIT was sent on the outermost block; this is what is proven.
-[[gnu::cold, gnu::noinline]] inline Outcome Blocks::ended(Block& block, const CommitResult& result) {
+[[gnu::cold, gnu::noinline]] inline Outcome Blocks::ended(Block& block, CommitResult result) {
     phase_ = Phase::in_block;
     if (result.lost) {
         note_loss(result.outcome);
         ended_lost(block, result.error);
     }
-    const Failure failure{result.failed || result.error, false, result.error};
+    const Failure failure{result.reported_error(), false, result.error};
     switch (result.outcome) {
         case Outcome::committed:
             return ended_well(block, failure);

@@ -16,13 +16,13 @@
 #include <exception>
 
 #ifdef __GLIBCXX__
-#include <cxxabi.h>
+#include <bits/cxxabi_forced.h>
 #endif
 
 namespace txhooks::detail {
 
 #ifdef __GLIBCXX__
-using ForcedUnwind = abi::__forced_unwind;
+using ForcedUnwind = __cxxabiv1::__forced_unwind;
 #else
 // Never thrown. libc++ cannot tell an unwinding thread from an exception of another language, and one that was caught
 // cannot go on: rethrowing it ends the program (seen with libc++ 14).

@@ -52,12 +52,8 @@ template <class Verbs, class Options>
 [[gnu::noinline]] void Blocks::open_otherwise(Block& block, Options options) {
     refuse_unless_alive();
     if (current_ == nullptr) return open_special<Verbs>(block, options);
-    opening_nested(options);
+    opening_nested<Verbs>(options);
     if (options.join) return push_nested(block, Kind::joined);
-    if (!has_savepoints())
-        throw UsageError{
-            "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
-            "with {.join = true}"};
     const unsigned number = current_->taken + 1;
     savepoint<Verbs>(number);
     push_nested(block, Kind::savepoint);
@@ -65,7 +61,7 @@ template <class Verbs, class Options>
 }
 
 // What refuses a nested block.
-template <class Options>
+template <class Verbs, class Options>
 void Blocks::opening_nested(const Options& options) {
     if (options.durable)
         throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
@@ -76,26 +72,34 @@ void Blocks::opening_nested(const Options& options) {
     if (options.resolve != nullptr)
         throw UsageError{"txhooks: resolve on a nested block; only the outermost sends a COMMIT"};
     if (phase_ == Phase::doomed) throw TransactionAborted{doom_};
-    const ConnectionState state = verb_state();
-    if (state == ConnectionState::open) return;
-    if (is_gone(state)) throw_lost();
-    throw TransactionAborted{};
+    if (const ConnectionState state = verbs<Verbs>().verb_state(); state != ConnectionState::open) [[unlikely]] {
+        if (is_gone(state)) throw_lost();
+        throw TransactionAborted{};
+    }
+    if (!options.join && !verbs<Verbs>().has_savepoints())
+        throw UsageError{
+            "txhooks: this backend has no savepoints, so a nested block must be part of the one around it: open it "
+            "with {.join = true}"};
 }
 
 template <class Verbs>
 void Blocks::savepoint(unsigned number) {
+    phase_ = Phase::in_verb;
     try {
-        in_verb([&] { verbs<Verbs>().verb_savepoint(number); });
+        verbs<Verbs>().verb_savepoint(number);
     } catch (const TransactionLost& lost) {
+        phase_ = Phase::in_block;
         note_loss(lost.outcome());
         loss_told_ = true;
         throw;
     } catch (...) {
+        phase_ = Phase::in_block;
         // It may have taken effect all the same: with its number never used again nothing can hit the stray one.
         keep_numbers_from(number);
         note_loss_if_gone();
         throw;
     }
+    phase_ = Phase::in_block;
 }
 
 // An outermost block that is not run of the mill: with `detach` or `resolve`, or in a scope of txhooks::testing.
@@ -130,8 +134,8 @@ template <class Verbs, class Options>
 
 template <class Verbs, class Options>
 [[gnu::always_inline]] inline void Blocks::begin([[maybe_unused]] const Options& options) {
-    if constexpr (std::is_same_v<Verbs, Blocks>)
-        verb_begin();
+    if constexpr (std::is_same_v<Verbs, Blocks> || std::is_empty_v<decltype(options.begin)>)
+        verbs<Verbs>().verb_begin();
     else
         verbs<Verbs>().verb_begin(options.begin);
 }

@@ -20,8 +20,7 @@ template <class Verbs, class Hook, class... Args>
 void Blocks::register_hook(Hook&& hook, Args&&... args) {
     detail::check_hook<Hook, Args...>();
     detail::refuse_empty(hook);
-    store<Verbs, Hook, Args...>(
-        [&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
+    store<Verbs, Hook, Args...>([&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
 }
 
 template <class Verbs, class Hook, class... Args>

@@ -10,6 +10,7 @@
 #include <txhooks/result_traits.hpp>
 
 #include <exception>
+#include <new>
 #include <type_traits>
 
 namespace txhooks::detail {
@@ -38,15 +39,29 @@ consteval void check_result() {
                   "txhooks: atomic(fn) returns the result of fn, which therefore must be movable");
 }
 
+[[noreturn, gnu::cold, gnu::noinline]] inline void roll_back_and_throw(Block& block, std::exception_ptr error) {
+    if (block.db != nullptr) block.db->roll_back_quietly(block, error);
+    std::rethrow_exception(error);
+}
+
 // Does `act`. If that throws, the block is rolled back, if it is open still.
 template <class Act>
 decltype(auto) or_roll_back(Block& block, const Act& act) {
+    union Thrown {  // where nothing is thrown it costs nothing
+        std::exception_ptr error;
+        Thrown() noexcept {}
+        ~Thrown() {}
+    } thrown;
     try {
         return act();
     } catch (...) {
-        if (block.db != nullptr) block.db->roll_back_quietly(block, std::current_exception());
-        throw;
+        ::new (static_cast<void*>(&thrown.error)) std::exception_ptr(std::current_exception());
+        if (!thrown.error) {  // of another language: only its handler can pass it on
+            if (block.db != nullptr) block.db->roll_back_quietly(block);
+            throw;
+        }
     }
+    roll_back_and_throw(block, static_cast<std::exception_ptr&&>(thrown.error));
 }
 
 // The result is made where the caller gets it: after `end`, the COMMIT, nothing is moved that could throw.

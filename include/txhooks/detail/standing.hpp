@@ -205,7 +205,9 @@ inline void Blocks::tell(const char* what, const Failure& failure) noexcept {
     close_left_open(around);
 }
 
-inline void Blocks::report(const char* what) noexcept { report(what, {}); }
+inline void Blocks::report(const char* what) noexcept {
+    report(what, {});
+}
 
 // ---- A guard that was left open
 
