@@ -165,15 +165,16 @@ void check_prepared_transaction() {
 
 template <class Scene>
 void check_swallowed_error() {
-    const auto [sql, state] = GENERATE(table<const char*, const char*>({
-        {"INSERT INTO t VALUES (1)", "23505"},
-        {"SELECT 1 / 0", "22012"},
-    }));
+    struct Row {
+        const char* sql;
+        const char* state;
+    };
+    const auto row = GENERATE(values<Row>({{"INSERT INTO t VALUES (1)", "23505"}, {"SELECT 1 / 0", "22012"}}));
     Scene scene;
-    CHECK(ending([&, sql = sql, state = state] {
+    CHECK(ending([&] {
               scene.db.atomic([&] {
                   scene.row(1);
-                  CHECK(scene.attempt(sql) == state);
+                  CHECK(scene.attempt(row.sql) == row.state);
                   scene.hook(2);
               });
           }) == "TransactionAborted rolled_back");
@@ -435,7 +436,11 @@ void check_retried_deadlock() {
 
 template <class Scene>
 void check_what_is_transient() {
-    const auto [state, retries] = GENERATE(table<const char*, std::size_t>({
+    struct Row {
+        const char* state;
+        std::size_t retries;
+    };
+    const auto row = GENERATE(values<Row>({
         {"40001", 4},
         {"40P01", 4},
         {"40003", 0},
@@ -445,16 +450,16 @@ void check_what_is_transient() {
         {"57P01", 0},
         {"08006", 0},
     }));
-    CAPTURE(state);
+    CAPTURE(row.state);
     Scene scene;
     Log errors;
-    CHECK(ending([&, state = state] {
+    CHECK(ending([&] {
               txhooks::retry(scene.db, at_once(errors), [&] {
                   scene.row(1);
-                  scene.execute(fails_with(state));
+                  scene.execute(fails_with(row.state));
               });
-          }) == Scene::error(state));
-    CHECK(errors.size() == retries);
+          }) == Scene::error(row.state));
+    CHECK(errors.size() == row.retries);
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
