@@ -72,6 +72,19 @@ void keeps_what_hooks_push() {
     check(history == 59, "and runs later");
 }
 
+void runs_one_at_a_time() {
+    unsigned long history = 0;
+    txhooks::HookList hooks;
+    for (unsigned digit = 1; digit <= 3; ++digit) hooks.push(Digit{history, digit});
+    {
+        txhooks::HookList::Run run{hooks, hooks.start()};
+        check(run.next() and history == 19, "the first hook runs alone");
+        check(run.next() and history == 1929, "and then the next");
+        check(run.left() == 1, "one is left");
+    }
+    check(history == 19299, "which is destroyed with the Run");
+}
+
 void takes_many() {
     std::size_t next = 0;
     std::size_t wrong = 0;
@@ -88,6 +101,7 @@ int main() {
     runs_in_order_and_destroys_each_before_the_next();
     discards_from_a_savepoint();
     keeps_what_hooks_push();
+    runs_one_at_a_time();
     takes_many();
     return failures == 0 ? 0 : 1;
 }
