@@ -49,7 +49,8 @@ public:
 
     /// See `Connection::on_commit`.
     template <class Hook, class... Args>
-    void on_commit(Hook&& hook, Args&&... args) {
+    inline void on_commit(  // `inline` tells Clang to prefer that
+        Hook&& hook, Args&&... args) {
         txhooks_.blocks().template register_hook<txhooks_core>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
     template <class Hook, class... Args>

@@ -217,12 +217,14 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
             if (attempt >= policy.attempts || in_doubt || !is_transient(error) || !db.usable()) throw;
         }
         if (policy.before_retry) policy.before_retry(attempt, error);
+        if (connection.alive() == nullptr) std::rethrow_exception(error);
+        error = nullptr;
         const std::chrono::nanoseconds delay = backoff.next();
         if (policy.sleep)
             policy.sleep(delay);
         else
             std::this_thread::sleep_for(delay);
-        if (connection.alive() == nullptr) std::rethrow_exception(error);
+        if (connection.alive() == nullptr) throw ConnectionBroken{};
     }
 }
 

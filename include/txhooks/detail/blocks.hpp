@@ -63,7 +63,7 @@ public:
     void set_on_hook_failure(HookFailure policy) noexcept { own_.on_failure = policy; }
     static bool is_active(const Block& block) noexcept;
     // What the engine says while no block is open.
-    ConnectionState engine_at_rest() const noexcept { return stages_.engine_at_rest(); }
+    ConnectionState engine_at_rest() const noexcept { return engine_at_rest_; }
     void refuse_unless_alive();
     void report(const char* what) noexcept;
     void report(const char* what, const Failure& failure) noexcept;
@@ -238,6 +238,10 @@ private:
     void destroy(HookOwner& owner, HookArena::Mark mark) noexcept;
     void refuse_out_of_order(const Block& block) const;
 
+    // ---- Scopes of txhooks::testing
+
+    void stages_changed() noexcept;
+
     // ---- Whose hooks
 
     HookOwner& usual_owner() noexcept;
@@ -255,6 +259,7 @@ private:
     bool reporting_ = false;
     DoubtState* doubt_ = nullptr;  // that of the open transaction
     Stages stages_;
+    ConnectionState engine_at_rest_ = ConnectionState::idle;
     std::exception_ptr doom_;
     Watch* watches_ = nullptr;
     HookOwner own_;

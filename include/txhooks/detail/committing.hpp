@@ -73,6 +73,7 @@ void Blocks::release(Block& block) {
 
 // The block can only roll back: doomed, asked to, lost, or failed by the engine.
 [[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_unsound(Block& block) {
+    refuse_verb_under_way();
     note_loss_if_gone();
     if (phase_ == Phase::lost) ended_lost(block);
     const bool asked = block.roll_back;

@@ -11,11 +11,17 @@
 
 namespace txhooks::detail {
 
+// A copy, for a call that is seldom made: no compiler writes the original to memory for it.
+template <class Begin>
+[[gnu::always_inline]] inline BlockOptions<Begin> memberwise(const BlockOptions<Begin>& options) {
+    return {options.durable, options.join, options.detach, options.resolve, options.begin};
+}
+
 template <class Verbs, class Options>
 [[gnu::always_inline]] inline void Blocks::open(Block& block, const Options& options) {
     refuse_contradiction(options);
     if (phase_ != Phase::idle || options.detach != nullptr || options.resolve != nullptr) [[unlikely]]
-        return open_otherwise<Verbs>(block, options);
+        return open_otherwise<Verbs>(block, memberwise(options));
     if (!engine_is<Verbs>(ConnectionState::idle)) [[unlikely]]
         refuse_engine(verb_state());
     phase_ = Phase::in_verb;
@@ -50,8 +56,10 @@ inline void Blocks::report_cleared(const Failure& failure) noexcept {
 
 template <class Verbs, class Options>
 [[gnu::noinline]] void Blocks::open_otherwise(Block& block, Options options) {
-    refuse_unless_alive();
-    if (current_ == nullptr) return open_special<Verbs>(block, options);
+    if (phase_ != Phase::in_block) [[unlikely]]
+        refuse_unless_alive();
+    if (current_ == nullptr) [[unlikely]]
+        return open_special<Verbs>(block, options);
     opening_nested<Verbs>(options);
     if (options.join) return push_nested(block, Kind::joined);
     const unsigned number = current_->taken + 1;
@@ -62,7 +70,7 @@ template <class Verbs, class Options>
 
 // What refuses a nested block.
 template <class Verbs, class Options>
-void Blocks::opening_nested(const Options& options) {
+[[gnu::always_inline]] inline void Blocks::opening_nested(const Options& options) {
     if (options.durable)
         throw UsageError{"txhooks: a durable block was opened inside another block; it must be the outermost"};
     if (!(options.begin == decltype(options.begin){}))
@@ -71,7 +79,8 @@ void Blocks::opening_nested(const Options& options) {
         throw UsageError{"txhooks: detach on a nested block; only the outermost has hooks to run"};
     if (options.resolve != nullptr)
         throw UsageError{"txhooks: resolve on a nested block; only the outermost sends a COMMIT"};
-    if (phase_ == Phase::doomed) throw TransactionAborted{doom_};
+    if (phase_ != Phase::in_block) [[unlikely]]
+        throw TransactionAborted{doom_};
     if (const ConnectionState state = verbs<Verbs>().verb_state(); state != ConnectionState::open) [[unlikely]] {
         if (is_gone(state)) throw_lost();
         throw TransactionAborted{};

@@ -17,14 +17,14 @@ void refuse_empty(const Hook& hook) {
 }
 
 template <class Verbs, class Hook, class... Args>
-void Blocks::register_hook(Hook&& hook, Args&&... args) {
+inline void Blocks::register_hook(Hook&& hook, Args&&... args) {
     detail::check_hook<Hook, Args...>();
     detail::refuse_empty(hook);
     store<Verbs, Hook, Args...>([&] { return detail::bind(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...); });
 }
 
 template <class Verbs, class Hook, class... Args>
-void Blocks::register_robust_hook(Hook&& hook, Args&&... args) {
+inline void Blocks::register_robust_hook(Hook&& hook, Args&&... args) {
     detail::check_hook<Hook, Args...>();
     detail::refuse_empty(hook);
     store<Verbs, Hook, Args...>([&] {
@@ -38,7 +38,7 @@ void Blocks::register_robust_hook(Hook&& hook, Args&&... args) {
 
 // Stores the hook that `make()` returns, built in place, or outside a block runs it.
 template <class Verbs, class... Copied, class Make>
-void Blocks::store(const Make& make) {
+inline void Blocks::store(const Make& make) {
     if (!must_store<Verbs>()) [[unlikely]] {
         const CloseLeftOpen close{*this};
         return HookArena::run_at_once(make);
@@ -60,7 +60,7 @@ void Blocks::store(const Make& make) {
 
 // Whether a hook registered now waits for a commit. If not, it is to run at once.
 template <class Verbs>
-bool Blocks::must_store() {
+inline bool Blocks::must_store() {
     if (phase_ != Phase::in_block) [[unlikely]]
         return must_store_unusual();
     if constexpr (Verbs::has_state) {

@@ -164,12 +164,12 @@ inline Failure Blocks::roll_back_all() noexcept {
 // Explicit rollback().
 inline void Blocks::roll_back_loudly(Block& block) {
     Blocks& db = *block.db;
+    db.refuse_verb_under_way();
     db.refuse_out_of_order(block);
     if (const Failure failure = db.roll_back(block, nullptr)) failure.rethrow();
 }
 
 inline void Blocks::refuse_out_of_order(const Block& block) const {
-    refuse_verb_under_way();
     if (current_ == &block) [[likely]]
         return;
     throw UsageError{current_->kind == Kind::pinned
@@ -195,9 +195,8 @@ inline void Blocks::close() noexcept {
     if (stages_.any()) die("txhooks: a connection was destroyed in a scope of txhooks::testing");
     die_if_verb_under_way();
     if (current_ == nullptr) return;
-    roll_back_all();
-    phase_ = Phase::broken;
     report("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
+    roll_back_all();  // unless the sink has
 }
 
 }  // namespace txhooks::detail

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <txhooks/backend_adapter.hpp>
-#include <txhooks/outcome.hpp>
 
 namespace txhooks::detail {
 
@@ -39,11 +38,6 @@ public:
 
     OutermostVerbs* verbs() const noexcept { return nearest(&Stage::verbs); }
     HookOwner* captured() const noexcept { return nearest(&Stage::captured); }
-
-    // What the engine says while no block is open.
-    ConnectionState engine_at_rest() const noexcept {
-        return verbs() == nullptr ? ConnectionState::idle : ConnectionState::open;
-    }
 
 private:
     template <class T>

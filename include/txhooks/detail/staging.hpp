@@ -24,8 +24,13 @@ inline void Blocks::refuse_open_block() {
 
 inline void Blocks::push(Stage& stage) noexcept {
     stages_.push(stage);
+    stages_changed();
+}
+
+inline void Blocks::stages_changed() noexcept {
     owner_ = &usual_owner();
-    phase_ = Phase::staged;
+    engine_at_rest_ = stages_.verbs() == nullptr ? ConnectionState::idle : ConnectionState::open;
+    phase_ = phase_at_rest();
 }
 
 // Opens `base`, hides it, and lets `stage` be what ends the outermost blocks to come.
@@ -44,8 +49,7 @@ inline std::size_t Blocks::pop(Stage& stage) noexcept {
     const std::size_t left = pending_hooks();
     roll_back_all();
     stages_.pop();
-    owner_ = &usual_owner();
-    phase_ = phase_at_rest();
+    stages_changed();
     return left;
 }
 

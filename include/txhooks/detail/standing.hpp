@@ -221,7 +221,7 @@ inline void Blocks::close_left_open(const Block* around) noexcept {
 // Around user code that may also destroy the connection, while no block is open.
 class Blocks::CloseLeftOpen {
 public:
-    explicit CloseLeftOpen(Blocks& db) noexcept : watch_{db} {}
+    [[gnu::noinline]] explicit CloseLeftOpen(Blocks& db) noexcept : watch_{db} {}
     CloseLeftOpen(const CloseLeftOpen&) = delete;
     CloseLeftOpen& operator=(const CloseLeftOpen&) = delete;
     [[gnu::noinline]] ~CloseLeftOpen() {
