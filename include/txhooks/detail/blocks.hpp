@@ -189,6 +189,8 @@ private:
 
     // ---- The beginning of a block
 
+    template <class Verbs>
+    void opening();
     template <class Verbs, class Options>
     void open_otherwise(Block& block, Options options);
     template <class Verbs, class Options>
@@ -214,6 +216,8 @@ private:
 
     template <class Verbs>
     Outcome commit_otherwise(Block& block);
+    template <class Verbs>
+    bool ending(const Block& block);
     Outcome commit_special(Block& block);
     template <class Verbs>
     void release(Block& block);
@@ -232,6 +236,8 @@ private:
     Failure roll_back(Block& block, const std::exception_ptr& cause) noexcept;
     void undoing(Block& block) noexcept;
     Failure undo_savepoint(Block& block, const std::exception_ptr& cause) noexcept;
+    void undone_savepoint(const Block& block) noexcept;
+    void not_undone_savepoint(const Block& block, const std::exception_ptr& cause) noexcept;
     Failure undo_outermost() noexcept;
     void undone_outermost() noexcept;
     void discard(HookOwner& owner, HookArena::Mark mark) noexcept;

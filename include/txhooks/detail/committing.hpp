@@ -36,13 +36,19 @@ template <class Verbs>
 // A nested block, or an outermost one that cannot end well.
 template <class Verbs>
 [[gnu::noinline]] Outcome Blocks::commit_otherwise(Block& block) {
-    refuse_out_of_order(block);
-    if (phase_ != Phase::in_block || block.roll_back || !engine_is<Verbs>(ConnectionState::open)) [[unlikely]]
+    if (!ending<Verbs>(block)) [[unlikely]]
         return commit_unsound(block);
     if (block.kind == Kind::special) return commit_special(block);
     if (block.kind == Kind::savepoint) release<Verbs>(block);
     pop();
     return Outcome::committed;
+}
+
+// Whether the block can end well.
+template <class Verbs>
+[[gnu::always_inline]] inline bool Blocks::ending(const Block& block) {
+    refuse_out_of_order(block);
+    return phase_ == Phase::in_block && !block.roll_back && engine_is<Verbs>(ConnectionState::open);
 }
 
 [[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_special(Block& block) {

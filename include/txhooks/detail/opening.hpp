@@ -22,9 +22,7 @@ template <class Verbs, class Options>
     refuse_contradiction(options);
     if (phase_ != Phase::idle || options.detach != nullptr || options.resolve != nullptr) [[unlikely]]
         return open_otherwise<Verbs>(block, memberwise(options));
-    if (!engine_is<Verbs>(ConnectionState::idle)) [[unlikely]]
-        refuse_engine(verb_state());
-    phase_ = Phase::in_verb;
+    opening<Verbs>();
     try {
         begin<Verbs>(options);
     } catch (...) {
@@ -32,6 +30,13 @@ template <class Verbs, class Options>
         throw;
     }
     opened(block, Kind::outermost, own_.list.mark(), 0);
+}
+
+template <class Verbs>
+[[gnu::always_inline]] inline void Blocks::opening() {
+    if (!engine_is<Verbs>(ConnectionState::idle)) [[unlikely]]
+        refuse_engine(verb_state());
+    phase_ = Phase::in_verb;
 }
 
 [[gnu::always_inline]] inline void Blocks::opened(Block& block, Kind kind, HookArena::Mark mark,

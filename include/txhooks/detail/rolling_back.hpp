@@ -48,16 +48,23 @@ inline Failure Blocks::undo_savepoint(Block& block, const std::exception_ptr& ca
     } catch (...) {
         failure = Failure::current();
     }
-    if (failure) {
-        keep_numbers_from(block.taken);
-        note_loss_if_gone();
-        if (phase_ != Phase::lost) doom(cause ? cause : failure.error);
-        return failure;
-    }
+    if (failure)
+        not_undone_savepoint(block, cause ? cause : failure.error);
+    else
+        undone_savepoint(block);
+    return failure;
+}
+
+inline void Blocks::undone_savepoint(const Block& block) noexcept {
     phase_ = Phase::in_block;
     doom_ = nullptr;
     discard(*owner_, block.mark);
-    return {};
+}
+
+inline void Blocks::not_undone_savepoint(const Block& block, const std::exception_ptr& cause) noexcept {
+    keep_numbers_from(block.taken);
+    note_loss_if_gone();
+    if (phase_ != Phase::lost) doom(cause);
 }
 
 inline Failure Blocks::undo_outermost() noexcept {

@@ -80,7 +80,8 @@ inline bool Blocks::is_gone(ConnectionState state) noexcept {
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::refuse_engine(ConnectionState state) {
     if (state == ConnectionState::lost) throw ConnectionBroken{};
-    if (state == ConnectionState::idle) throw TransactionLost{verb_fate()};  // that of a RolledBack
+    if (state == ConnectionState::idle && engine_at_rest() != state)
+        throw TransactionLost{verb_fate()};  // a RolledBack's
     throw UsageError{
         "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
         "same database, or because autocommit is off; or the connection is busy; end that first, and open "
