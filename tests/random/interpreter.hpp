@@ -186,6 +186,12 @@ private:
         state.transaction = frame == nullptr ? nullptr : frame->transaction;
         state.registered = true;
         if (frame != nullptr) frame->transaction->hooks.push_back(&hook);
+        struct Closes {  // a hook that runs at once
+            bool& closes;
+            bool before;
+            ~Closes() { closes = before; }
+        } const closes{closes_left_open_, closes_left_open_};
+        if (frame == nullptr) closes_left_open_ = true;
         try {
             noting_loss(state.transaction,
                         [&] { hook.through_connection ? hand_over(connection(), hook) : hand_over(db(), hook); });

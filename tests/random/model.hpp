@@ -73,8 +73,8 @@ private:
 
     Thrown add(const Hook& hook) {
         if (open_.empty()) {
-            if (const Thrown thrown = copy(hook)) return thrown;
-            return call(hook);
+            const Thrown thrown = closing_left_open([&] { return copy(hook); });
+            return thrown ? thrown : closing_left_open([&] { return call(hook); });
         }
         const std::size_t level = open_.size() - 1;
         open_[level].hooks.push_back(&hook);
@@ -82,6 +82,16 @@ private:
         if (not thrown) return {};
         if (open_.size() > level + 1) roll_back(level + 1);  // the copying left a guard open
         std::erase(open_[level].hooks, &hook);
+        return thrown;
+    }
+
+    // Outside of blocks.
+    template <class Act>
+    Thrown closing_left_open(Act act) {
+        const bool closes = std::exchange(closes_left_open_, true);
+        const Thrown thrown = act();
+        if (not open_.empty()) roll_back(0);
+        closes_left_open_ = closes;
         return thrown;
     }
 
@@ -240,7 +250,7 @@ private:
 
     bool has_begin_modes_;
     txhooks::HookFailure policy_ = txhooks::HookFailure::stop;
-    bool closes_left_open_ = false;  // hooks are being run or discarded, which will close what they leave open
+    bool closes_left_open_ = false;  // hooks are being run or discarded: what they leave open will be closed
     std::vector<Level> open_;
     std::vector<Event> events_;
 };

@@ -41,7 +41,14 @@ template <class Verbs, class... Copied, class Make>
 inline void Blocks::store(const Make& make) {
     if (!must_store<Verbs>()) [[unlikely]] {
         const CloseLeftOpen close{*this};
-        return HookArena::run_at_once(make);
+        return HookArena::run_at_once([&] {
+            if constexpr (detail::copies_run_user_code<Copied...>) {
+                const CloseLeftOpen close_now{*this};
+                return make();
+            } else {
+                return make();
+            }
+        });
     }
     if constexpr (detail::copies_run_user_code<Copied...>) {
         const Pinned pinned{*this};

@@ -234,17 +234,14 @@ private:
 };
 
 [[gnu::cold, gnu::noinline]] inline void Blocks::close_blocks_inside(const Block* around) noexcept {
-    for (bool told = false; current_ != around; told = true) {
+    const UsageError usage{"txhooks: end every block that a hook opens before the hook returns"};
+    tell("txhooks: a hook returned with an atomic block still open; it is rolled back",
+         {true, false, std::make_exception_ptr(usage)});
+    while (current_ != around) {  // what the sink has ended is gone, and what it has left open is ended too, untold
         Block* block = current_;
         while (block != nullptr && block->parent != around) block = block->parent;
-        if (block == nullptr) return;  // it is `around` that ended
-        const bool told_loss = phase_ == Phase::lost && loss_told_;
-        const Failure failure = roll_back(*block, nullptr);
-        if (told) continue;  // what the sink leaves open is not told to the sink
-        const UsageError usage{"txhooks: end every block that a hook opens before the hook returns"};
-        tell("txhooks: a hook returned with an atomic block still open; it is rolled back",
-             {true, false, std::make_exception_ptr(usage)});
-        if (failure && !told_loss) tell(while_rolling_back, failure);
+        if (block == nullptr) return;  // it is `around` that was ended
+        roll_back_quietly(*block);
     }
 }
 
