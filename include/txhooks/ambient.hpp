@@ -3,7 +3,8 @@
 
 #include <txhooks/detail/access.hpp>
 #include <txhooks/detail/die.hpp>
-#include <txhooks/txhooks.hpp>
+#include <txhooks/errors.hpp>
+#include <txhooks/hooked_connection.hpp>
 
 #include <cstddef>
 

@@ -3,8 +3,6 @@
 
 // What scopes of txhooks::testing do to a connection.
 
-#include <txhooks/connection.hpp>
-#include <txhooks/detail/access.hpp>
 #include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/committing.hpp>
 #include <txhooks/detail/die.hpp>
