@@ -128,11 +128,16 @@ public:
 class TransactionLost final : public detail::CausedError {
 public:
     explicit TransactionLost(Outcome outcome, std::exception_ptr cause = nullptr) noexcept
-        : CausedError{outcome, static_cast<std::exception_ptr&&>(cause)} {
+        : CausedError{known(outcome), static_cast<std::exception_ptr&&>(cause)} {
         say(sentence(outcome));
     }
 
 private:
+    // Whatever is neither proves nothing.
+    static Outcome known(Outcome outcome) noexcept {
+        return outcome == Outcome::committed || outcome == Outcome::rolled_back ? outcome : Outcome::unknown;
+    }
+
     static const char* sentence(Outcome outcome) noexcept {
         if (outcome == Outcome::committed)
             return "txhooks: the transaction was committed behind the block's back (raw COMMIT?); its hooks are "

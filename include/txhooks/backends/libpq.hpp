@@ -165,7 +165,7 @@ public:
         if (status == PQTRANS_UNKNOWN) return ConnectionState::lost;
         if (ours_ && (status == PQTRANS_IDLE || watch_.history.ended())) return ConnectionState::lost;
         if (status == PQTRANS_IDLE) return in_pipeline() ? ConnectionState::open : ConnectionState::idle;
-        return status == PQTRANS_INERROR ? ConnectionState::failed : ConnectionState::open;
+        return status == PQTRANS_INTRANS || status == PQTRANS_ACTIVE ? ConnectionState::open : ConnectionState::failed;
     }
 
     Outcome fate() const noexcept { return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE); }

@@ -352,6 +352,7 @@ private:
         const EngineError seen = error(Outcome::rolled_back);
         // A level that was set and not used would go to the next transaction; this one is rolled back.
         if (how.isolation != Isolation::of_session) insist("START TRANSACTION");
+        if (how.isolation > Isolation::serializable) throw UsageError{"txhooks: no such isolation level"};
         if (Style::whole && seen.code() == detail::er_parse)
             throw UsageError{
                 "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "

@@ -101,7 +101,7 @@ public:
     struct CommitAnswer {
         Outcome proven = Outcome::committed;
         std::exception_ptr error = nullptr;  ///< reported with it
-        bool really_committed = false;       ///< for `unknown`: the truth
+        bool really_committed = false;       ///< for `unknown`, and a number that nobody knows: the truth
     };
     void answer_commit(CommitAnswer answer) { answers_.push_back(std::move(answer)); }
 
@@ -286,7 +286,7 @@ private:
         }
         if (answer.proven != Outcome::still_open)
             end_transaction(answer.proven == Outcome::committed ||
-                            (answer.proven == Outcome::unknown && answer.really_committed));
+                            (answer.proven != Outcome::rolled_back && answer.really_committed));
         return {answer.proven, std::move(answer.error)};
     }
 
