@@ -125,8 +125,10 @@ CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
 /// SQL derives from `SqlAdapter` and writes two functions.
 ///
 /// A verb that finds the transaction gone may throw `TransactionLost`. Without `state()`, a raw BEGIN of the user's is
-/// not seen and an error from COMMIT is in doubt. Verbs may throw exceptions of another language. Where `noexcept` is
-/// written above, and in every `commit()`, to end the thread (pthread_exit, pthread_cancel) ends the program.
+/// not seen and an error from COMMIT is in doubt. Verbs may throw exceptions of another language, but for one thrown
+/// while another exception is being handled (by the ROLLBACK after a BEGIN or RELEASE that threw, say): libstdc++ ends
+/// the program then. Where `noexcept` is written above, and in every `commit()`, `rollback()` and `rollback_to()`, to
+/// end the thread (pthread_exit, pthread_cancel) ends the program.
 template <class Backend>
 class BackendAdapter {
     static_assert(detail::Transactional<Backend>,

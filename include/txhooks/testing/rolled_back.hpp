@@ -92,24 +92,21 @@ private:
             return number_;
         }
         CommitResult commit() noexcept override {
+            detail::Failure failure;
             try {
                 db_.verb_release(number_);
                 return {Outcome::committed};
             } catch (const TransactionLost& lost) {
                 return {lost.outcome(), lost.cause(), true};
             } catch (...) {
-                return undo(std::current_exception());
+                failure = detail::Failure::current();
             }
+            const bool undone = !detail::attempt([this] { rollback(); });
+            return {undone ? Outcome::rolled_back : Outcome::unknown, failure.error, false, true};
         }
         void rollback() override { db_.verb_rollback_to(number_); }
 
     private:
-        CommitResult undo(std::exception_ptr error) noexcept {
-            CommitResult result{Outcome::unknown, error, false, true};
-            if (!detail::attempt([this] { rollback(); })) result.outcome = Outcome::rolled_back;
-            return result;
-        }
-
         detail::Blocks& db_;
         detail::Block& base_;
         unsigned number_ = 0;
