@@ -32,7 +32,7 @@ public:
 
     template <class Backend>
     explicit Core(Backend&& backend) : adapter{backend} {}
-    ~Core() { close(); }
+    ~Core() override { close(); }
 
     Adapter adapter;
 

@@ -17,7 +17,7 @@ namespace txhooks::detail {
 // Whose hooks these are: a connection's own, or those of a DetachedHooks, a Doubt, a CapturedHooks. A block stores its
 // hooks with one owner; after its commit they are run, or left with that owner.
 struct HookOwner {
-    HookArena list{};
+    HookArena list;
     HookFailure on_failure = HookFailure::stop;
     Reporter report{};
     bool runs_at_commit = true;

@@ -115,7 +115,7 @@ private:
     detail::Failure finish() noexcept {
         ended_ = true;
         const std::size_t left = db_.pop(stage_);
-        const detail::Failure failure = db_.undo_base(base_);
+        detail::Failure failure = db_.undo_base(base_);
         if (failure || left == 0) return failure;
         return {true, false, std::make_exception_ptr(HooksLeft{left})};
     }
