@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 
 #include <txhooks/detached_hooks.hpp>
+#include <txhooks/doubt.hpp>
 #include <txhooks/testing/fake_backend.hpp>
 #include <txhooks/txhooks.hpp>
 
+#include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/trace.hpp"
 
+#include <cstddef>
+#include <exception>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -15,6 +20,8 @@
 
 using namespace txhooks;
 using support::AtDestruction;
+using support::end_of_process;
+using support::ending;
 using support::Log;
 using support::name_of;
 using support::Oops;
@@ -28,12 +35,25 @@ using testing::When;
 namespace {
 
 using Db = HookedConnection<FakeBackend>;
+using Tx = Atomic<Db>;
+
+constexpr const char* left_open = "txhooks: a hook returned with an atomic block still open; it is rolled back";
+constexpr const char* dropped = "txhooks: detached hooks were destroyed without run() or discard(); they are discarded";
+constexpr const char* lent = "txhooks: DetachedHooks or a Doubt destroyed before the block that fills it has ended\n";
+
+// Hooks that a block has left, to be moved about.
+DetachedHooks filled(Db& db, Trace& ran, const std::string& name) {
+    DetachedHooks after;
+    db.atomic({.detach = &after}, [&] { db.on_commit(ran.probe(name)); });
+    return after;
+}
 
 }  // namespace
 
 static_assert(not std::is_copy_constructible_v<DetachedHooks>, "[S60]");
 static_assert(std::is_nothrow_move_constructible_v<DetachedHooks>, "[S60]");
 static_assert(std::is_nothrow_move_assignable_v<DetachedHooks>, "[S60]");
+static_assert(not std::is_move_constructible_v<Doubt> and not std::is_move_assignable_v<Doubt>, "[doubt]");
 
 TEST_CASE("detach: the commit leaves the hooks, to be run after the connection is gone", "[S60]") {
     DetachedHooks after;
@@ -266,17 +286,12 @@ TEST_CASE("DetachedHooks: move; assigning over hooks discards and reports those"
     Db db;
     Sink sink{db};
     Trace ran;
-    const auto filled = [&](const std::string& name) {
-        DetachedHooks after;
-        db.atomic({.detach = &after}, [&] { db.on_commit(ran.probe(name)); });
-        return after;
-    };
-    DetachedHooks first = filled("1");
+    DetachedHooks first = filled(db, ran, "1");
     DetachedHooks second{std::move(first)};
     CHECK(first.size() == 0);
     CHECK(second.size() == 1);
     CHECK(ran.text().empty());
-    second = filled("2");
+    second = filled(db, ran, "2");
     CHECK(ran.text() == "~1");
     CHECK(sink.text() == "none");
     second.run();
@@ -381,4 +396,387 @@ TEST_CASE("detach: what is moved into the DetachedHooks of an open block makes r
     after.run();
     CHECK(ran.text() == (has_run ? (commits ? "1,2" : "1") : (commits ? "2" : "1")));
     CHECK(sink.sentences().size() == (commits and not has_run ? 1 : 0));
+}
+
+// ---- Moved, or destroyed, while it is lent to an open block
+
+TEST_CASE("detach: moved from while the block is open, it is filled all the same", "[S60]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    DetachedHooks after;
+    DetachedHooks other;
+    {
+        Tx tx{db, {.detach = &after}};
+        db.on_commit(ran.probe("1"));
+        const DetachedHooks third{std::move(after)};
+        other = std::move(after);
+        CHECK(third.size() + other.size() == 0);
+        tx.commit();
+    }
+    CHECK(other.size() == 0);
+    CHECK(after.size() == 1);
+    after.run();
+    CHECK(ran.text() == "1,~1");
+    CHECK(sink.sentences().empty());
+}
+
+TEST_CASE("detach: moved into itself while the block is open, or filled, it is what it was", "[S60]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    DetachedHooks after;
+    DetachedHooks& same = after;
+    after = std::move(same);
+    db.atomic({.detach = &after}, [&] {
+        db.on_commit(ran.probe("1"));
+        after = std::move(same);
+    });
+    CHECK(after.size() == 1);
+    after = std::move(same);
+    CHECK(after.size() == 1);
+    after.run();
+    CHECK(ran.text() == "1,~1");
+    CHECK(sink.sentences().empty());
+}
+
+TEST_CASE("detach: what is moved into it while the block is open stays if the block leaves no hooks", "[S60]") {
+    for (const std::string way : {"no hooks", "rolled back", "in doubt", "lost", "aborted", "begin failed"}) {
+        CAPTURE(way);
+        Db db;
+        Sink sink{db};
+        Trace ran;
+        DetachedHooks other = filled(db, ran, "1");
+        DetachedHooks after;
+        if (way == "begin failed")
+            db.faults.act(Verb::begin, When::before_effect, [&] {
+                after = std::move(other);
+                throw Oops{};
+            });
+        static_cast<void>(ending([&] {
+            Tx tx{db, {.detach = &after}};
+            after = std::move(other);
+            CHECK(after.size() == 1);
+            if (way != "no hooks") db.on_commit(ran.probe("2"));
+            if (way == "rolled back") tx.rollback();
+            if (way == "in doubt") db.answer_commit({Outcome::unknown});
+            if (way == "aborted") db.answer_commit({Outcome::rolled_back});
+            if (way == "lost") db.execute("ROLLBACK");
+            if (tx.active() or way == "lost") tx.commit();
+        }));
+        CHECK(after.size() == 1);
+        CHECK(ran.text() == (way == "no hooks" or way == "begin failed" ? "" : "~2"));
+        CHECK(sink.sentences().empty());
+        ran.clear();
+        after.run();
+        CHECK(ran.text() == "1,~1");
+    }
+}
+
+TEST_CASE("detach: what is moved into it while the block is open is run or discarded like any other", "[S60]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    DetachedHooks first = filled(db, ran, "1");
+    DetachedHooks second = filled(db, ran, "2");
+    DetachedHooks third = filled(db, ran, "3");
+    DetachedHooks after;
+    db.atomic({.detach = &after}, [&] {
+        db.on_commit(ran.probe("4"));
+        after = std::move(first);
+        after = std::move(second);  // makes room for these
+        CHECK(ran.text() == "~1");
+        CHECK(sink.sentences() == Log{dropped});
+        CHECK_THROWS_AS(db.atomic({.detach = &after}, [] {}), UsageError);
+        after.run();
+        CHECK(ran.text() == "~1,2,~2");
+        after = std::move(third);
+        after.discard();
+        CHECK(ran.text() == "~1,2,~2,~3");
+    });
+    CHECK(sink.sentences() == Log{dropped});
+    CHECK(after.size() == 1);
+    after.run();
+    CHECK(ran.text() == "~1,2,~2,~3,4,~4");
+}
+
+TEST_CASE("detach: lent to an open block, it is refused to any other", "[S60]") {
+    Db db;
+    Db other;
+    DetachedHooks after;
+    Trace ran;
+    db.atomic({.detach = &after}, [&] {
+        db.on_commit(ran.hook("1"));
+        CHECK(ending([&] { other.atomic({.detach = &after}, [] {}); }) == "UsageError");
+        after = DetachedHooks{};
+        CHECK(ending([&] { other.atomic({.detach = &after}, [] {}); }) == "UsageError");
+    });
+    CHECK(other.log().empty());
+    CHECK(after.size() == 1);
+    after.run();
+    other.atomic({.detach = &after}, [&] { other.on_commit(ran.hook("2")); });
+    after.run();
+    CHECK(ran.text() == "1,2");
+}
+
+TEST_CASE("detach: destroyed while the block is open, terminates with a message", "[S57][S60]") {
+    // By fn, by a capture that a nested block discards, and by the sink that is told of the error of COMMIT.
+    const auto in_fn = end_of_process([] {
+        Db db;
+        std::optional<DetachedHooks> after{std::in_place};
+        db.atomic({.detach = &*after}, [&] { after.reset(); });
+    });
+    const auto in_nested = end_of_process([] {
+        Db db;
+        std::optional<DetachedHooks> after{std::in_place};
+        db.atomic({.detach = &*after}, [&] {
+            Tx tx{db};
+            db.on_commit(AtDestruction{[&] { after.reset(); }});
+            tx.rollback();
+        });
+    });
+    const auto in_sink = end_of_process([] {
+        Db db;
+        std::optional<DetachedHooks> after{std::in_place};
+        db.set_error_sink(
+            [](void* context, const char*, const std::exception_ptr&) {
+                static_cast<std::optional<DetachedHooks>*>(context)->reset();
+            },
+            &after);
+        db.answer_commit({Outcome::committed, std::make_exception_ptr(Oops{})});
+        db.atomic({.detach = &*after}, [&] { db.on_commit([] {}); });
+    });
+    const auto doubt = end_of_process([] {
+        Db db;
+        std::optional<Doubt> in_doubt{std::in_place};
+        db.atomic({.resolve = &*in_doubt}, [&] { in_doubt.reset(); });
+    });
+    for (const support::ProcessEnd& end : {in_fn, in_nested, in_sink, doubt}) {
+        CHECK(end.terminated);
+        CHECK(end.said == lent);
+    }
+}
+
+TEST_CASE("detach: the sink that is told of the error of COMMIT finds it empty, and may move it about", "[S44][S60]") {
+    struct Told {
+        Db& db;
+        Trace& ran;
+        DetachedHooks& after;
+        std::optional<DetachedHooks> moved{};
+        DetachedHooks more{};
+    };
+    for (const std::string what : {"run", "move from", "move into", "use"}) {
+        CAPTURE(what);
+        Db db;
+        Trace ran;
+        DetachedHooks after;
+        Told told{db, ran, after};
+        static std::string act;
+        act = what;
+        db.set_error_sink(
+            [](void* context, const char* said, const std::exception_ptr&) {
+                Told& to = *static_cast<Told*>(context);
+                if (said == std::string{dropped}) return to.ran.note("dropped");
+                CHECK(to.after.size() == 0);
+                if (act == "run") to.after.run();
+                if (act == "move from") to.moved.emplace(std::move(to.after));
+                if (act == "move into") to.after = std::move(to.more);
+                if (act == "use") CHECK(ending([&] { to.db.atomic({.detach = &to.after}, [] {}); }) == "UsageError");
+            },
+            &told);
+        told.more = filled(db, ran, "0");
+        db.answer_commit({Outcome::committed, std::make_exception_ptr(Oops{})});
+        db.atomic({.detach = &after}, [&] { db.on_commit(ran.probe("1")); });
+        CHECK(after.size() == 1);
+        CHECK(ran.text() == (what == "move into" ? "dropped,~0" : ""));
+        ran.clear();
+        after.run();
+        CHECK(ran.text() == "1,~1");
+        told.more.discard();
+    }
+}
+
+TEST_CASE("detach: a capture that a rollback discards may destroy it, or fill it anew", "[S27][S60]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    std::optional<DetachedHooks> after{std::in_place};
+    {
+        Tx tx{db, {.detach = &*after}};
+        db.on_commit(AtDestruction{[&] { after.reset(); }});
+        db.on_commit(ran.probe("1"));
+        tx.rollback();
+    }
+    CHECK_FALSE(after);
+    CHECK(ran.text() == "~1");
+    after.emplace();
+    {
+        Tx tx{db, {.detach = &*after}};
+        db.on_commit(AtDestruction{[&] { *after = filled(db, ran, "2"); }});
+        tx.rollback();
+    }
+    CHECK(after->size() == 1);
+    after->run();
+    CHECK(ran.text() == "~1,2,~2");
+    CHECK(sink.sentences().empty());
+    CHECK(db.usable());
+}
+
+TEST_CASE("detach: hooks that make room may own the connection, which dies with them", "[S57][S60]") {
+    Trace ran;
+    DetachedHooks after;
+    FakeBackend backend;
+    auto db = std::make_shared<HookedConnection<FakeBackend&>>(backend);
+    const Sink sink{*db};
+    HookedConnection<FakeBackend&>& alive = *db;
+    DetachedHooks other;
+    db->atomic({.detach = &other}, [&] { db->on_commit([owned = db, at_end = ran.probe("0")] {}); });
+    const std::weak_ptr<HookedConnection<FakeBackend&>> watched{db};
+    db.reset();
+    alive.atomic({.detach = &after}, [&] {
+        alive.on_commit(ran.hook("1"));
+        after = std::move(other);
+    });
+    CHECK(watched.expired());
+    CHECK(ran.text() == "~0");
+    CHECK(sink.sentences() == Log{dropped});
+    CHECK(after.size() == 1);
+    after.run();
+    CHECK(ran.text() == "~0,1");
+    CHECK(backend.state() == ConnectionState::idle);
+}
+
+TEST_CASE("detach: hooks that make room may leave a guard open, which is rolled back and reported", "[S58][S60]") {
+    Db db;
+    Sink sink{db};
+    std::optional<Tx> left;
+    DetachedHooks other;
+    DetachedHooks after;
+    db.atomic({.detach = &other}, [&] { db.on_commit(AtDestruction{[&] { left.emplace(db); }}); });
+    db.atomic({.detach = &after}, [&] {
+        db.on_commit([] {});
+        after = std::move(other);
+    });
+    CHECK_FALSE(left->active());
+    CHECK(sink.sentences() == Log{dropped, left_open});
+    CHECK(after.size() == 1);
+    CHECK(db.usable());
+    after.discard();
+}
+
+// ---- A guard that is left open
+
+TEST_CASE("DetachedHooks: told the connection, run() and discard() close a guard that is left open on it",
+          "[S58][S60]") {
+    for (const std::string way : {"hook", "hook that throws", "capture that ran", "discarded capture", "in a block"}) {
+        CAPTURE(way);
+        Db db;
+        Sink sink{db};
+        Trace ran;
+        std::optional<Tx> left;
+        DetachedHooks after;
+        db.atomic({.detach = &after}, [&] {
+            if (way == "hook" or way == "in a block") db.on_commit([&] { left.emplace(db); });
+            if (way == "hook that throws")
+                db.on_commit([&] {
+                    left.emplace(db);
+                    throw Oops{};
+                });
+            if (way == "capture that ran" or way == "discarded capture")
+                db.on_commit(AtDestruction{[&] { left.emplace(db); }});
+        });
+        const auto act = [&] { way == "discarded capture" ? after.discard(db) : after.run(db); };
+        db.clear_log();
+        if (way == "in a block")
+            db.atomic([&] {
+                db.on_commit(ran.hook("around"));
+                act();
+                CHECK(db.pending_hooks() == 1);
+            });
+        else
+            CHECK(ending(act) == (way == "hook that throws" ? "HookError committed <- oops" : "returned"));
+        CHECK_FALSE(left->active());
+        CHECK(sink.sentences() == Log{left_open});
+        CHECK(db.log() == (way == "in a block" ? Log{"BEGIN", "SAVEPOINT txhooks_1", "ROLLBACK TO txhooks_1", "COMMIT"}
+                                               : Log{"BEGIN", "ROLLBACK"}));
+        CHECK(ran.text() == (way == "in a block" ? "around" : ""));
+        CHECK(after.size() == 0);
+        CHECK(db.usable());
+    }
+}
+
+TEST_CASE("DetachedHooks: told the connection, run() stands it if a hook destroys that", "[S57][S60]") {
+    Trace ran;
+    FakeBackend backend;
+    auto db = std::make_unique<HookedConnection<FakeBackend&>>(backend);
+    Connection& any = *db;
+    DetachedHooks after;
+    db->atomic({.detach = &after}, [&] {
+        db->on_commit([&] { db.reset(); });
+        db->on_commit(ran.hook("2"));
+    });
+    after.run(any);
+    CHECK(ran.text() == "2");
+    CHECK_FALSE(db);
+}
+
+TEST_CASE("DetachedHooks: told no connection, a guard that is left open stays", "[S58][S60]") {
+    Db db;
+    Sink sink{db};
+    DetachedHooks after;
+    {
+        std::optional<Tx> left;
+        db.atomic({.detach = &after}, [&] { db.on_commit([&] { left.emplace(db); }); });
+        after.run();
+        CHECK(left->active());
+        CHECK(sink.sentences().empty());
+    }
+    CHECK(sink.sentences().size() == 1);  // an Atomic was destroyed without commit()
+    CHECK(db.usable());
+}
+
+// ---- Memory
+
+TEST_CASE("detach: in a loop it allocates nothing after the first rounds", "[S60][S52]") {
+    struct Engine {
+        void begin() {}
+        void commit() {}
+        void rollback() {}
+    };
+    HookedConnection<Engine> db;
+    DetachedHooks after;
+    std::size_t ran = 0;
+    const auto round = [&](std::size_t hooks) {
+        db.atomic({.detach = &after}, [&] {
+            for (std::size_t i = 0; i != hooks; ++i) db.on_commit([&] { ++ran; });
+        });
+        after.run();
+    };
+    round(1000);
+    round(1000);
+    const support::CountAllocations count;
+    for (int i = 0; i != 20; ++i) {
+        round(1000);
+        round(1);
+        round(0);
+    }
+    const std::size_t made = count.made();
+    CHECK(made == 0);
+    CHECK(ran == 22'020);
+}
+
+TEST_CASE("resolve: a block that gets no memory for its hooks was not begun", "[doubt][S40]") {
+    Db db;
+    Doubt doubt;
+    std::string left;
+    {
+        const support::FailAllocation fail{0};
+        left = ending([&] { const Tx tx{db, {.resolve = &doubt}}; });
+    }
+    CHECK(left == "std::bad_alloc");
+    CHECK(db.log().empty());
+    CHECK(db.usable());
+    Trace ran;
+    db.atomic({.resolve = &doubt}, [&] { db.on_commit(ran.hook("1")); });
+    CHECK(ran.text() == "1");
 }

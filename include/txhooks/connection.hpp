@@ -36,6 +36,9 @@ public:
     /// Throws: outside a block, whatever the hook throws, and `UsageError` in a transaction that was not begun here;
     /// inside, what copying throws and `std::bad_alloc`; `UsageError` for an empty `std::function` or a null pointer;
     /// `TransactionLost` and `ConnectionBroken` when that is so. After a throw: no hook has been added.
+    ///
+    /// A hook that ends its thread (pthread_exit, pthread_cancel) ends it: the data stays committed, later hooks are
+    /// discarded whatever the policy, and the connection can be used by another thread. (With libc++ the program ends.)
     template <class Hook, class... Args>
     void on_commit(Hook&& hook, Args&&... args) {
         register_hook<Blocks>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
@@ -94,7 +97,18 @@ protected:
 
 private:
     friend class detail::Blocks;  // whose templates know the adapter's type
+    friend class DetachedHooks;
     friend struct detail::Access;
 };
+
+inline void DetachedHooks::run(Connection& db) {
+    const detail::Blocks::CloseLeftOpen close{db};
+    run();
+}
+
+inline void DetachedHooks::discard(Connection& db) noexcept {
+    const detail::Blocks::CloseLeftOpen close{db};
+    discard();
+}
 
 }  // namespace txhooks

@@ -9,6 +9,7 @@
 
 namespace txhooks {
 
+class Connection;
 class Doubt;
 namespace detail {
 class Blocks;
@@ -49,17 +50,22 @@ public:
 
     /// Runs and destroys the hooks, in order of registration, as the connection they come from would have. O(n).
     /// Throws: `HookError` as `Atomic::commit` does. After it, returning or throwing, none is left. From one of its own
-    /// hooks: `UsageError`. A guard that a hook leaves open is not noticed: its connection may be another thread's by
-    /// now.
+    /// hooks: `UsageError`. A guard that a hook leaves open is not noticed: the connection may be another thread's by
+    /// now, or gone.
     void run() {
         refuse_busy();
         if (owner_ != nullptr) owner_->run();
     }
+    /// The same while `db`, which the hooks use, is this thread's: a guard that they leave open on it is rolled back and
+    /// reported, as after a commit.
+    void run(Connection& db);
 
     /// Destroys the hooks without running them. From one of its own hooks: does nothing. O(n).
     void discard() noexcept {
         if (owner_ != nullptr && !busy()) owner_->list.discard(owner_->list.start());
     }
+    /// The same while `db` is this thread's, as above: the destructors of captures may leave a guard open too.
+    void discard(Connection& db) noexcept;
 
     /// How many hooks wait to be run; none does once `run()` was called. O(n).
     std::size_t size() const noexcept { return owner_ == nullptr ? 0 : owner_->size(); }

@@ -25,6 +25,7 @@ inline void print_to_stderr(void*, const char* what, const std::exception_ptr& e
 }
 
 /// What to do when a hook throws. Everywhere: the data stays committed, and a `robust` hook's failure goes to the sink.
+/// An exception of another language is a failure like any other. A hook that ends its thread is none: see `on_commit`.
 enum class HookFailure : unsigned char {
     stop,  ///< later hooks are discarded, `commit()` throws `HookError` (the default)
     run_all,  ///< every hook runs, then `commit()` throws one `HookError` with the first failure; the others go to the sink

@@ -219,17 +219,18 @@ inline void Blocks::close_left_open(const Block* around) noexcept {
         close_blocks_inside(around);
 }
 
-// Around user code that may also destroy the connection, while no block is open.
+// Around user code that may also destroy the connection.
 class Blocks::CloseLeftOpen {
 public:
-    [[gnu::noinline]] explicit CloseLeftOpen(Blocks& db) noexcept : watch_{db} {}
+    [[gnu::noinline]] explicit CloseLeftOpen(Blocks& db) noexcept : around_{db.current_}, watch_{db} {}
     CloseLeftOpen(const CloseLeftOpen&) = delete;
     CloseLeftOpen& operator=(const CloseLeftOpen&) = delete;
     [[gnu::noinline]] ~CloseLeftOpen() {
-        if (Blocks* const db = watch_.alive()) db->close_left_open(nullptr);
+        if (Blocks* const db = watch_.alive()) db->close_left_open(around_);
     }
 
 private:
+    const Block* around_;
     Watch watch_;
 };
 
