@@ -290,6 +290,16 @@ TEMPLATE_LIST_TEST_CASE("mariadb: the isolation level of a block that could not 
     run(scene.other, "ROLLBACK");
 }
 
+TEMPLATE_LIST_TEST_CASE("mariadb: an isolation level that nobody knows is refused", "[S38][S40]", EveryWay) {
+    Scene<TestType> scene;
+    for (const unsigned level : {5U, 255U}) {
+        const auto unknown = static_cast<Isolation>(level);
+        CHECK(ending([&] { scene.db.atomic({.begin = {.isolation = unknown}}, [] {}); }) == "UsageError");
+        CHECK(scene.db.usable());
+    }
+    CHECK(scene.goes_on());
+}
+
 // ---- A transaction that is not ours
 
 TEMPLATE_LIST_TEST_CASE("mariadb: a transaction begun by hand is left alone", "[S8][S41]", EveryWay) {
