@@ -25,9 +25,10 @@ class Blocks;
 ///     after.run();
 ///
 /// Owns its memory; moving it is O(1). Holds hooks only once the block that named it is proven committed. It must
-/// outlive that block; destroyed before, or by one of its own hooks, it terminates the program. What is moved into it
-/// while the block is open stays if the block leaves no hooks; if it does, that makes room for them: it is discarded, and
-/// reported. Destroyed with hooks in it, it discards them and reports that to the error sink of their connection.
+/// outlive that block; destroyed before, or by one of its own hooks, it terminates the program. Moved from while the
+/// block is open, it is filled all the same. What is moved into it then stays if the block leaves no hooks; if it does,
+/// that makes room for them: it is discarded, and reported. Destroyed with hooks in it, it discards them and reports that
+/// to the error sink of their connection.
 class DetachedHooks {
 public:
     DetachedHooks() = default;
