@@ -162,7 +162,7 @@ struct Scene {
     void act(std::size_t thrower) {
         db.put("1");
         for (std::size_t n = 0; n != hooks; ++n)
-            db.on_commit([this, n, thrower, probe = ran.probe(std::to_string(n))] {
+            db.on_commit([n, thrower, probe = ran.probe(std::to_string(n))] {
                 probe();
                 if (n == thrower) raise_foreign();
             });

@@ -88,8 +88,12 @@ void begin_with(T& target, const Options& options) {
 // is no proof of a rollback: a driver may throw after the reply, so an error with the connection idle is in doubt.
 template <class State, class Commit>
 CommitResult commit_by_state(const State& state_of, Commit commit) noexcept {
-    const Failure failure = attempt(commit);
-    CommitResult result{failure ? Outcome::unknown : Outcome::committed, failure.error, false, failure.failed};
+    CommitResult result{Outcome::committed};
+    try {
+        commit();
+    } catch (...) {
+        result = {Outcome::unknown, std::current_exception(), false, true};
+    }
     if constexpr (HasState<State>) {
         const ConnectionState state = state_of.state();
         if (result.failed && (state == ConnectionState::open || state == ConnectionState::failed))
@@ -221,8 +225,11 @@ public:
 
     CommitResult commit() noexcept {
         if constexpr (witness == SqlWitness::savepoint) {
-            if (const detail::Failure gone = detail::attempt([this] { self().release(0); }))
-                return {Outcome::unknown, gone.error, true, true};
+            try {
+                self().release(0);
+            } catch (...) {
+                return {Outcome::unknown, std::current_exception(), true, true};
+            }
         }
         CommitResult result = detail::commit_by_state(self(), [this] { self().execute("COMMIT"); });
         if constexpr (witness == SqlWitness::savepoint) {

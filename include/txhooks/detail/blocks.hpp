@@ -158,8 +158,7 @@ private:
     }
     template <class Verbs>
     bool engine_is(ConnectionState state) noexcept;
-    template <class Call>
-    decltype(auto) in_verb(const Call& call) noexcept(noexcept(call()));
+    class InVerb;
     Phase phase_at_rest() const noexcept;
     static bool is_gone(ConnectionState state) noexcept;
     void note_loss_if_gone() noexcept;
@@ -211,6 +210,7 @@ private:
     template <class Verbs>
     bool must_store();
     bool must_store_unusual();
+    void run_once(HookArena::Entry& hook);
 
     // ---- The good end of a block
 
@@ -219,6 +219,7 @@ private:
     template <class Verbs>
     bool ending(const Block& block);
     Outcome commit_special(Block& block);
+    CommitResult verb_commit_special(bool marked) noexcept;
     template <class Verbs>
     void release(Block& block);
     Outcome commit_unsound(Block& block);

@@ -18,7 +18,7 @@ template <class Verbs>
         return commit_otherwise<Verbs>(block);
     phase_ = Phase::in_verb;
     if (CommitResult result = verbs<Verbs>().verb_commit();
-        result.outcome != Outcome::committed || result.reported_error() || result.lost) [[unlikely]]
+        result.outcome != Outcome::committed || (result.lost | result.failed) || result.error) [[unlikely]]
         return ended(block, static_cast<CommitResult&&>(result));
     const HookArena::Mark mark = block.mark;
     end_outermost(block, Phase::idle);
@@ -52,11 +52,13 @@ template <class Verbs>
 }
 
 [[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_special(Block& block) {
-    const bool marked = doubt_ != nullptr && !owner_->list.empty(block.mark);
-    return ended(block, in_verb([&]() noexcept {
-                     if (OutermostVerbs* const instead = stages_.verbs()) return instead->commit();
-                     return marked ? verb_commit_marked(doubt_->marker_) : verb_commit();
-                 }));
+    return ended(block, verb_commit_special(doubt_ != nullptr && !owner_->list.empty(block.mark)));
+}
+
+inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
+    const InVerb under_way{*this};
+    if (OutermostVerbs* const instead = stages_.verbs()) return instead->commit();
+    return marked ? verb_commit_marked(doubt_->marker_) : verb_commit();
 }
 
 template <class Verbs>

@@ -70,7 +70,8 @@ inline bool Blocks::was_committed(const char* marker) {
     if (!has_markers())
         throw UsageError{"txhooks: this backend cannot look for the marker of a COMMIT; give resolve() another"};
     if (const ConnectionState state = verb_state(); state != ConnectionState::idle) refuse_engine(state);
-    return in_verb([&] { return verb_was_committed(marker); });
+    const InVerb under_way{*this};
+    return verb_was_committed(marker);
 }
 
 }  // namespace txhooks::detail

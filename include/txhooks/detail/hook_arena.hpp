@@ -19,6 +19,7 @@ namespace txhooks::detail {
 class HookArena {
     enum class Action : unsigned char { run, destroy, skip };
 
+public:
     // An entry is this header and then the capture. Its one function runs and destroys the capture, destroys it, or
     // leaves it alone, and returns the next entry.
     struct Entry {
@@ -26,6 +27,7 @@ class HookArena {
         Op op;
     };
 
+private:
     // Where the next entry is not just behind: at the end of a chunk, or over a hole.
     struct Link : Entry {
         Entry* target;
@@ -90,17 +92,22 @@ public:
         }
     }
 
-    /// Runs and destroys the hook that `make()` returns, as if it had been registered and run.
-    template <class Make>
-    static void run_at_once(const Make& make) {
+    /// Has `run` call `run_once` with the hook that `make()` returns, as if it had been registered and run.
+    template <class Make, class Run>
+    static void run_at_once(const Make& make, const Run& run) {
         using Stored = Slot<decltype(make())>;
         struct Place {
             alignas(typename Stored::Hook) alignas(Entry) std::byte bytes[Stored::room];
             ~Place() { unpoison(bytes, sizeof bytes); }
         } place;
         ::new (Stored::capture(place.bytes)) typename Stored::Hook(make());
-        Stored::op(::new (static_cast<void*>(place.bytes)) Entry{&Stored::op}, Action::run);
+        run(*::new (static_cast<void*>(place.bytes)) Entry{&Stored::op});
     }
+    template <class Make>
+    static void run_at_once(const Make& make) {
+        run_at_once(make, &HookArena::run_once);
+    }
+    static void run_once(Entry& hook) { hook.op(&hook, Action::run); }
 
     /// The place behind everything.
     Mark mark() const noexcept {

@@ -133,12 +133,11 @@ template <class Verbs, class Options>
         borrow(*options.detach, false);
     unsigned number = 0;
     try {
-        in_verb([&] {
-            if (OutermostVerbs* const instead = stages_.verbs())
-                number = instead->begin();
-            else
-                begin<Verbs>(options);
-        });
+        const InVerb under_way{*this};
+        if (OutermostVerbs* const instead = stages_.verbs())
+            number = instead->begin();
+        else
+            begin<Verbs>(options);
     } catch (...) {
         not_opened();
         throw;

@@ -40,15 +40,16 @@ inline void Blocks::register_robust_hook(Hook&& hook, Args&&... args) {
 template <class Verbs, class... Copied, class Make>
 inline void Blocks::store(const Make& make) {
     if (!must_store<Verbs>()) [[unlikely]] {
-        const CloseLeftOpen close{*this};
-        return HookArena::run_at_once([&] {
-            if constexpr (detail::copies_run_user_code<Copied...>) {
-                const CloseLeftOpen close_now{*this};
-                return make();
-            } else {
-                return make();
-            }
-        });
+        const auto run = [this](HookArena::Entry& hook) { run_once(hook); };
+        if constexpr (detail::copies_run_user_code<Copied...>)
+            return HookArena::run_at_once(
+                [&] {
+                    const CloseLeftOpen close{*this};
+                    return make();
+                },
+                run);
+        else
+            return HookArena::run_at_once(make, run);
     }
     if constexpr (detail::copies_run_user_code<Copied...>) {
         const Pinned pinned{*this};
@@ -63,6 +64,11 @@ inline void Blocks::store(const Make& make) {
     } else {
         owner_->list.template emplace<false>(make);
     }
+}
+
+[[gnu::cold, gnu::noinline]] inline void Blocks::run_once(HookArena::Entry& hook) {
+    const CloseLeftOpen close{*this};
+    HookArena::run_once(hook);
 }
 
 // Whether a hook registered now waits for a commit. If not, it is to run at once.

@@ -37,7 +37,8 @@ inline void Blocks::undoing(Block& block) noexcept {
 inline Failure Blocks::undo_savepoint(Block& block, const std::exception_ptr& cause) noexcept {
     Failure failure;
     try {
-        in_verb([&] { verb_rollback_to(block.number); });
+        const InVerb under_way{*this};
+        verb_rollback_to(block.number);
     } catch (const TransactionLost& lost) {
         if (block.kind != Kind::half_released) {
             note_loss(lost.outcome());
@@ -71,12 +72,11 @@ inline Failure Blocks::undo_outermost() noexcept {
     Failure failure;
     if (phase_ != Phase::lost) {
         try {
-            in_verb([this] {
-                if (OutermostVerbs* const instead = stages_.verbs())
-                    instead->rollback();
-                else
-                    verb_rollback();
-            });
+            const InVerb under_way{*this};
+            if (OutermostVerbs* const instead = stages_.verbs())
+                instead->rollback();
+            else
+                verb_rollback();
         } catch (const TransactionLost& lost) {
             note_loss(lost.outcome());
         } catch (...) {

@@ -8,17 +8,18 @@
 
 namespace txhooks::detail {
 
-// Calls a verb. Whoever comes back from inside it is refused, or ends the program.
-template <class Call>
-decltype(auto) Blocks::in_verb(const Call& call) noexcept(noexcept(call())) {
-    struct Under {
-        Blocks& db;
-        Phase before;
-        explicit Under(Blocks& on) noexcept : db{on}, before{on.phase_} { db.phase_ = Phase::in_verb; }
-        ~Under() { db.phase_ = before; }
-    } under{*this};
-    return call();
-}
+// Around a verb. Whoever comes back from inside it is refused, or ends the program.
+class Blocks::InVerb {
+public:
+    explicit InVerb(Blocks& db) noexcept : db_{db}, before_{db.phase_} { db.phase_ = Phase::in_verb; }
+    InVerb(const InVerb&) = delete;
+    InVerb& operator=(const InVerb&) = delete;
+    ~InVerb() { db_.phase_ = before_; }
+
+private:
+    Blocks& db_;
+    Phase before_;
+};
 
 // ---- What anybody may ask
 
@@ -35,7 +36,10 @@ inline void Blocks::reset() {
     if (current_ != nullptr) throw UsageError{"txhooks: reset() in an atomic block; end the open blocks first"};
     if (stages_.verbs() != nullptr) throw UsageError{"txhooks: reset() in a RolledBack; end that first"};
     refuse_verb_under_way();
-    in_verb([this] { verb_reset(); });
+    {
+        const InVerb under_way{*this};
+        verb_reset();
+    }
     if (verb_state() != ConnectionState::idle)
         throw UsageError{
             "txhooks: reset() while the engine is still in a transaction, or gone; end that transaction or reconnect "
@@ -177,7 +181,8 @@ inline Failure Blocks::clear_engine() noexcept {
     if (verb_state() == ConnectionState::idle) return {};
     Failure failure;
     try {
-        in_verb([this] { verb_rollback(); });
+        const InVerb under_way{*this};
+        verb_rollback();
     } catch (const TransactionLost&) {
         return {};  // As it should be: it was not ours.
     } catch (...) {
