@@ -3,7 +3,10 @@
 // Hooks, captures and sinks are code of the user's, called from within commit(), rollback() and on_commit(): all of them
 // may come back to the connection.
 
+#include <txhooks/doubt.hpp>
+#include <txhooks/testing/capture.hpp>
 #include <txhooks/testing/fake_backend.hpp>
+#include <txhooks/testing/rolled_back.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
@@ -14,6 +17,7 @@
 #include <array>
 #include <cstddef>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -863,6 +867,285 @@ TEST_CASE("sink: may use the connection while a ROLLBACK or COMMIT that reported
     CHECK(ran == "a");
     db.set_error_sink(nullptr);
     check_clean(db);
+}
+
+namespace {
+
+// A sink that does something, once, when it is told a sentence.
+template <class Act>
+class AtReport {
+public:
+    AtReport(Fake& db, std::string part, Act act) : part_{std::move(part)}, act_{std::move(act)} {
+        db.set_error_sink(&AtReport::told, this);
+    }
+    AtReport(const AtReport&) = delete;
+    AtReport& operator=(const AtReport&) = delete;
+    ~AtReport() = default;
+
+    int times = 0;
+
+private:
+    static void told(void* self, const char* what, const std::exception_ptr&) {
+        AtReport& at = *static_cast<AtReport*>(self);
+        if (std::string{what}.find(at.part_) == std::string::npos or at.times++ != 0) return;
+        at.act_();
+    }
+
+    std::string part_;
+    Act act_;
+};
+
+struct Verdict {
+    std::function<void()> when_asked;
+};
+
+}  // namespace
+
+template <>
+struct txhooks::result_traits<Verdict> {
+    static bool failed(const Verdict& verdict) {
+        verdict.when_asked();
+        return true;
+    }
+};
+
+TEST_CASE("sink: may end the guard that a hook left open, of which it is told", "[S22][S58]") {
+    for (const bool destroys : {false, true}) {
+        Fake db;
+        Trace ran;
+        std::optional<Atomic<Fake>> left_open;
+        const AtReport sink{db, "a hook returned with an atomic block still open", [&] {
+                                ran.note(ending([&] { left_open->commit(); }));
+                                ran.note(ending([&] { left_open->rollback(); }));
+                                if (destroys) left_open.reset();
+                            }};
+        db.atomic([&] {
+            db.on_commit([&] { left_open.emplace(db); });
+            db.on_commit(ran.hook("2"));
+        });
+        CHECK(sink.times == 1);
+        CHECK(ran.text() == "2,UsageError,returned");
+        left_open.reset();
+        check_clean(db);
+    }
+}
+
+TEST_CASE("sink: may end the guard that was open when its connection died, of which it is told", "[S22][S57]") {
+    for (const bool commits : {false, true}) {
+        Trace ran;
+        auto db = std::make_unique<Fake>();
+        std::optional<Atomic<Fake>> tx;
+        const AtReport sink{*db, "a connection was destroyed", [&] {
+                                if (commits) ran.note(ending([&] { tx->commit(); }));
+                                tx.reset();
+                            }};
+        tx.emplace(*db);
+        db->on_commit(ran.hook("hook"));
+        db.reset();
+        CHECK(sink.times == 1);
+        CHECK(ran.text() == (commits ? "hook,returned" : ""));
+        CHECK_FALSE(tx);
+    }
+}
+
+TEST_CASE("sink: may end the guard whose lost transaction left one that cannot be rolled back", "[S22][S49][S50]") {
+    for (const bool explicitly : {false, true}) {
+        Fake db;
+        Trace ran;
+        std::optional<Atomic<Fake>> tx;
+        const AtReport sink{db, "ROLLBACK failed", [&] { tx.reset(); }};
+        tx.emplace(db);
+        db.on_commit(ran.hook("never"));
+        db.execute("ROLLBACK; BEGIN");
+        db.faults.fail(support::Verb::rollback, support::When::before_effect, 7);
+        if (explicitly)
+            CHECK(ending([&] { tx->commit(); }) == "TransactionLost rolled_back");
+        else
+            tx.reset();
+        CHECK(sink.times == 1);
+        CHECK_FALSE(tx);
+        CHECK(ending([&] { db.on_commit([] {}); }) == "ConnectionBroken");
+        db.execute("ROLLBACK");
+        db.reset();
+        CHECK(ran.text() == "");
+        check_clean(db);
+    }
+}
+
+TEST_CASE("sink: that destroys the connection which reports to it terminates the program", "[S22][S57]") {
+    const auto after_commit = support::end_of_process([] {
+        auto db = std::make_unique<Fake>();
+        const AtReport sink{*db, "COMMIT reported an error", [&] { db.reset(); }};
+        db->answer_commit({Outcome::committed, std::make_exception_ptr(7)});
+        db->atomic([&] { db->on_commit([] {}); });
+    });
+    CHECK(after_commit.terminated);
+    CHECK(after_commit.said == "txhooks: a connection was destroyed by its own error sink\n");
+
+    for (const char* report : {"while rolling back a block", "an Atomic was destroyed without commit()"}) {
+        INFO(report);
+        const auto abandoned = support::end_of_process([report] {
+            auto db = std::make_unique<Fake>();
+            const AtReport sink{*db, report, [&] { db.reset(); }};
+            db->faults.fail(support::Verb::rollback, support::When::before_effect, 7);
+            const Atomic tx{*db};
+        });
+        CHECK(abandoned.terminated);
+        CHECK(abandoned.said == "txhooks: a connection was destroyed by its own error sink\n");
+    }
+}
+
+TEST_CASE("sink: may destroy the CapturedHooks whose block it is told about", "[S22][S44][capture]") {
+    Fake db;
+    Trace ran;
+    std::optional<txhooks::testing::CapturedHooks> captured{std::in_place, db};
+    const AtReport sink{db, "reported an error", [&] { captured.reset(); }};
+    db.answer_commit({Outcome::committed, std::make_exception_ptr(7)});
+    db.atomic([&] {
+        db.put("a");
+        db.on_commit(ran.hook("never"));
+    });
+    CHECK(sink.times == 1);
+    CHECK(db.committed("a"));
+    CHECK(ran.text() == "");
+    check_clean(db);
+}
+
+TEST_CASE("sink: may destroy the CapturedHooks in which BEGIN failed", "[S22][S40][capture]") {
+    Fake db;
+    std::optional<txhooks::testing::CapturedHooks> captured{std::in_place, db};
+    const AtReport sink{db, "ROLLBACK reported an error", [&] { captured.reset(); }};
+    db.faults.fail(support::Verb::begin, support::When::after_effect, 7);
+    db.faults.fail(support::Verb::rollback, support::When::after_effect, 8);
+    CHECK(ending([&] { db.atomic([] {}); }) == "7");
+    CHECK(sink.times == 1);
+    check_clean(db);
+}
+
+// ---- Other functions
+
+TEST_CASE("result_traits: may destroy the connection", "[S30][S57]") {
+    for (const bool nested : {false, true}) {
+        FakeBackend backend;
+        Trace ran;
+        auto db = std::make_unique<HookedConnection<FakeBackend&>>(backend);
+        const Sink sink{*db};
+        std::optional<Atomic<HookedConnection<FakeBackend&>>> outer;
+        if (nested) outer.emplace(*db);
+        CHECK(ending([&] {
+                  static_cast<void>(db->atomic([&] {
+                      backend.put("a");
+                      db->on_commit(ran.hook("never"));
+                      return Verdict{[&] { db.reset(); }};
+                  }));
+              }) == "UsageError");
+        CHECK_FALSE(backend.committed("a"));
+        CHECK(ran.text() == "");
+        CHECK(sink.errors() == Log{"none"});
+    }
+}
+
+TEST_CASE("detached hooks: those that are dropped when others are handed over may own the connection", "[S57][S60]") {
+    Trace ran;
+    FakeBackend backend;
+    auto db = std::make_unique<HookedConnection<FakeBackend&>>(backend);
+    HookedConnection<FakeBackend&>& filled_by = *db;
+    Fake other;
+    const Sink sink{other};
+    DetachedHooks after;
+    filled_by.atomic({.detach = &after}, [&] {
+        backend.put("a");
+        filled_by.on_commit(ran.hook("a"));
+        DetachedHooks others;
+        other.atomic({.detach = &others}, [&] { other.on_commit([db = std::move(db)] {}); });
+        after = std::move(others);
+    });
+    CHECK(backend.committed("a"));
+    CHECK(sink.errors() == Log{"none"});  // they were dropped, and the connection with them
+    after.run();
+    CHECK(ran.text() == "a");
+}
+
+namespace {
+
+struct Questioned : FakeBackend {
+    bool was_committed(const char* marker) {
+        if (when_asked) when_asked();
+        return FakeBackend::was_committed(marker);
+    }
+    std::function<void()> when_asked;
+};
+
+}  // namespace
+
+TEST_CASE("Doubt: a callback of its question can give it up or ask again, but not destroy it", "[doubt]") {
+    using Db = HookedConnection<Questioned>;
+    const auto in_doubt = [](Db& db, txhooks::Doubt& doubt, Trace& ran) {
+        db.answer_commit({Outcome::unknown, nullptr, true});
+        CHECK(ending([&] { db.atomic({.resolve = &doubt}, [&] { db.on_commit(ran.hook("1")); }); }) ==
+              "CommitUnknown unknown");
+        db.reset();
+    };
+    Trace ran;
+    {
+        Db db;
+        Db other;
+        txhooks::Doubt doubt;
+        in_doubt(db, doubt, ran);
+        db.when_asked = [&] {
+            ran.note(ending([&] { doubt.resolve(db); }));
+            ran.note(ending([&] { doubt.resolve(other); }));
+            doubt.discard();
+        };
+        CHECK(ending([&] { doubt.resolve(db); }) == "returned");
+        CHECK(ran.text() == "UsageError,UsageError,1");
+    }
+    const auto destroyed = support::end_of_process([&] {
+        Db db;
+        auto doubt = std::make_unique<txhooks::Doubt>();
+        in_doubt(db, *doubt, ran);
+        db.when_asked = [&] { doubt.reset(); };
+        doubt->resolve(db);
+    });
+    CHECK(destroyed.terminated);
+    CHECK(destroyed.said.find("txhooks: ") == 0);
+}
+
+TEST_CASE("Doubt: a COMMIT without a marker is not resolved, though its own callback registered a hook", "[doubt]") {
+    Fake db;
+    Trace ran;
+    txhooks::Doubt doubt;
+    db.faults.act(support::Verb::commit, support::When::after_effect, [&] { db.on_commit(ran.hook("never")); });
+    db.answer_commit({Outcome::unknown, nullptr, true});
+    CHECK(ending([&] { db.atomic({.resolve = &doubt}, [&] { db.put("a"); }); }) == "CommitUnknown unknown");
+    CHECK(db.committed("a"));
+    CHECK_FALSE(doubt.in_doubt());
+    db.reset();
+    CHECK(ending([&] { doubt.resolve(db); }) == "UsageError");
+    CHECK(ran.text() == "");
+    check_clean(db);
+}
+
+TEST_CASE("RolledBack: destroyed while it ends, or by a callback of its savepoint, terminates the program",
+          "[S57][rolled_back]") {
+    const auto while_it_ends = support::end_of_process([] {
+        Fake db;
+        auto test = std::make_unique<txhooks::testing::RolledBack>(db);
+        const Atomic tx{db};
+        db.on_commit(AtDestruction{[&] { test.reset(); }});
+        test->end();
+    });
+    CHECK(while_it_ends.terminated);
+    CHECK(while_it_ends.said == "txhooks: a RolledBack was destroyed while it ends\n");
+
+    const auto by_callback = support::end_of_process([] {
+        Fake db;
+        auto test = std::make_unique<txhooks::testing::RolledBack>(db);
+        db.faults.act(support::Verb::savepoint, support::When::after_effect, [&] { test.reset(); });
+        const Atomic tx{db};
+    });
+    CHECK(by_callback.terminated);
+    CHECK(by_callback.said.find("txhooks: a block, or its connection, was destroyed by code that") == 0);
 }
 
 // ---- Lifetimes

@@ -67,7 +67,8 @@ public:
     /// `db`; what the engine throws (a lock timeout, where the COMMIT is still under way: end that session, or wait).
     Outcome resolve(Connection& db) {
         if (!in_doubt_) throw UsageError{"txhooks: resolve() without a COMMIT in doubt"};
-        const bool committed = detail::blocks(db).was_committed(marker_);
+        hooks_.refuse_busy();
+        const bool committed = ask(db);
         in_doubt_ = false;
         const detail::Blocks::CloseLeftOpen close{detail::blocks(db)};
         if (committed)
@@ -79,8 +80,16 @@ public:
 
     /// Gives up: discards the hooks.
     void discard() noexcept {
+        if (hooks_.busy()) return;
         in_doubt_ = false;
         hooks_.discard();
+    }
+
+private:
+    // A callback of the driver (of notices, say) must not destroy what is being asked for.
+    bool ask(Connection& db) const {
+        const detail::HookArena::Busy busy{hooks_.owner_->list};
+        return detail::blocks(db).was_committed(marker_);
     }
 };
 

@@ -52,7 +52,9 @@ template <class Verbs>
 }
 
 [[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_special(Block& block) {
-    return ended(block, verb_commit_special(doubt_ != nullptr && !owner_->list.empty(block.mark)));
+    const bool marked = doubt_ != nullptr && !owner_->list.empty(block.mark);
+    if (doubt_ != nullptr) doubt_->marked_ = marked;
+    return ended(block, verb_commit_special(marked));
 }
 
 inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
@@ -122,10 +124,12 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     HookOwner& owner = take_owner();
     const bool any = !owner.list.empty(mark);
     end_outermost(block, phase_at_rest());
+    const bool own = &owner == &own_;
+    const bool lent = owner.lent_by != nullptr;
     if (failure) report("txhooks: COMMIT reported an error, but the transaction is committed", failure);
-    if (&owner == &own_) {
+    if (own) {
         deliver(mark);
-    } else {
+    } else if (lent) {  // else they are those of a CapturedHooks, which the sink may have destroyed
         const bool run_now = any && owner.runs_at_commit;
         leave(owner);
         if (run_now) run_of_others(owner);
@@ -135,7 +139,7 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
 
 [[noreturn]] inline void Blocks::ended_in_doubt(Block& block, const std::exception_ptr& cause) {
     phase_ = Phase::broken;
-    if (doubt_ != nullptr && !owner_->list.empty(block.mark)) {
+    if (doubt_ != nullptr && doubt_->marked_) {
         doubt_->in_doubt_ = true;
         HookOwner& owner = take_owner();
         end_outermost(block, Phase::broken);

@@ -38,6 +38,7 @@ private:
     }
 
     unsigned blocks_ = 0;
+    bool marked_ = false;  // the COMMIT of the last one: a callback of that may have registered the first hook
 };
 
 }  // namespace txhooks::detail

@@ -51,8 +51,9 @@ template <class Verbs>
     phase_ = Phase::idle;
     phase_ = phase_at_rest();
     HookOwner& owner = take_owner();
+    const bool lent = owner.lent_by != nullptr;
     if (stages_.verbs() == nullptr) report_cleared(clear_engine());
-    leave(owner);
+    if (lent) leave(owner);  // else the sink may have destroyed whose it is
 }
 
 inline void Blocks::report_cleared(const Failure& failure) noexcept {

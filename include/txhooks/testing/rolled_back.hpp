@@ -4,6 +4,7 @@
 #include <txhooks/connection.hpp>
 #include <txhooks/detail/access.hpp>
 #include <txhooks/detail/block.hpp>
+#include <txhooks/detail/die.hpp>
 #include <txhooks/detail/failure.hpp>
 #include <txhooks/detail/stage.hpp>
 #include <txhooks/detail/staging.hpp>
@@ -63,6 +64,7 @@ public:
 
     /// As `end()`; what that would throw goes to the error sink.
     ~RolledBack() {
+        if (ending_) detail::die("txhooks: a RolledBack was destroyed while it ends");
         if (ended_) return;
         if (const detail::Failure failure = finish()) db_.report("txhooks: at the end of a RolledBack", failure);
     }
@@ -113,9 +115,10 @@ private:
     };
 
     detail::Failure finish() noexcept {
-        ended_ = true;
+        ended_ = ending_ = true;
         const std::size_t left = db_.pop(stage_);
         detail::Failure failure = db_.undo_base(base_);
+        ending_ = false;
         if (failure || left == 0) return failure;
         return {true, false, std::make_exception_ptr(HooksLeft{left})};
     }
@@ -125,6 +128,7 @@ private:
     Savepoints verbs_{db_, base_};
     detail::Stage stage_{.verbs = &verbs_};
     bool ended_ = false;
+    bool ending_ = false;
 };
 
 }  // namespace txhooks::testing
