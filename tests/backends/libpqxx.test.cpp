@@ -10,9 +10,11 @@
 
 #include <pqxx/pqxx>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using namespace support;
@@ -242,4 +244,44 @@ TEST_CASE("libpqxx: a connection that cannot begin is left as it was", "[S40]") 
 
 TEST_CASE("libpqxx: begin, commit, rollback and both ends of a nested block are a round trip each", "[S13]") {
     check_round_trips<PqxxScene>();
+}
+
+TEST_CASE("libpqxx: a notice of COMMIT may register a hook, and opening or ending a block is refused", "[S28][S39]") {
+    class AtNotice final : public pqxx::errorhandler {
+    public:
+        AtNotice(pqxx::connection_base& db, std::function<void()> act) : errorhandler{db}, act_{std::move(act)} {}
+        bool operator()(const char*) noexcept override {
+            if (not std::exchange(called, true)) act_();
+            return true;
+        }
+        bool called = false;
+
+    private:
+        std::function<void()> act_;
+    };
+    PqxxScene scene;
+    scene.run(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''at COMMIT''; RETURN NULL; "
+        "END'");
+    scene.run(
+        "CREATE CONSTRAINT TRIGGER tell AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+        "EXECUTE FUNCTION tell()");
+    std::string told;
+    Atomic tx{scene.db};
+    scene.row(1);
+    {
+        const AtNotice notice{scene.db, [&] {
+                                  scene.hook(2);
+                                  told += ending([&] { scene.db.atomic([](pqxx::transaction_base&) {}); }) + ',';
+                                  told += ending([&] { tx.commit(); }) + ',';
+                                  told += ending([&] { tx.rollback(); });
+                              }};
+        CHECK(tx.commit() == txhooks::Outcome::committed);
+        CHECK(notice.called);
+    }
+    CHECK(told == "UsageError,UsageError,UsageError");
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "1");
+    CHECK(scene.sink.empty());
+    CHECK(scene.goes_on());
 }
