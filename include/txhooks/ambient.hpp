@@ -21,7 +21,7 @@ namespace txhooks {
 /// The connection may die first: until the scope ends, `call_after_commit(f)` throws `ConnectionBroken` then.
 ///
 /// The binding is the thread's, in shared libraries too. No other thread has it, and a thread of a pool loses it with
-/// the scope. A coroutine that is resumed elsewhere does not take it along, so it must not suspend while it holds a
+/// the scope. A coroutine or fiber that is resumed elsewhere does not take it along, so it must not suspend while it holds a
 /// scope: it carries the connection itself, and says `db.on_commit(f)` or binds anew after it was resumed. A
 /// scope that ends on another thread than it began on ends the program, with a message.
 class [[nodiscard, gnu::visibility("default")]] AmbientConnection {

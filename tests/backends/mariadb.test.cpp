@@ -604,7 +604,7 @@ TEST_CASE("mariadb: a server that does not know compound statements is told to b
         MistakenScene::Tx tx{scene.db};
         FAIL("it began");
     } catch (const txhooks::UsageError& error) {
-        CHECK(std::string{error.what()}.find("txhooks::mariadb::Plain<MYSQL*>") != std::string::npos);
+        CHECK(std::string{error.what()}.find("txhooks::mariadb::Plain") != std::string::npos);
     }
     CHECK(scene.db.usable());
 }

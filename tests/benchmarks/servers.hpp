@@ -137,14 +137,14 @@ void each_subject(Add add) {
     };
     both.template operator()<ByHand<Postgres>>("postgres");
     both.template operator()<Hooked<Postgres, Event>>("postgres/event");
-    both.template operator()<Hooked<Postgres, txhooks::postgres::SetLocal<PGconn*>>>("postgres/set_local");
-    both.template operator()<Hooked<Postgres, txhooks::postgres::Sentinel<PGconn*>>>("postgres/sentinel");
+    both.template operator()<Hooked<Postgres, txhooks::postgres::SetLocal>>("postgres/set_local");
+    both.template operator()<Hooked<Postgres, txhooks::postgres::Sentinel>>("postgres/sentinel");
     both.template operator()<Hooked<Postgres, Event, true>>("postgres/resolve");
     both.template operator()<PqxxByHand>("pqxx");
     both.template operator()<PqxxHooked>("pqxx/sentinel");
     both.template operator()<ByHand<Mariadb>>("mariadb");
     both.template operator()<Hooked<Mariadb, Compound>>("mariadb/compound");
-    both.template operator()<Hooked<Mariadb, txhooks::mariadb::Plain<MYSQL*>>>("mariadb/plain");
+    both.template operator()<Hooked<Mariadb, txhooks::mariadb::Plain>>("mariadb/plain");
     both.template operator()<Hooked<Mariadb, Compound, true>>("mariadb/resolve");
 }
 

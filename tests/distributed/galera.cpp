@@ -160,7 +160,7 @@ int main(int argc, char* argv[]) {
         const int rounds = argc > 1 ? std::atoi(argv[1]) : 3000;
         const Cluster cluster{folder};
         const int violations = play<txhooks::BackendAdapter<MYSQL*>>(cluster, "compound", rounds) +
-                               play<txhooks::mariadb::Plain<MYSQL*>>(cluster, "plain", rounds);
+                               play<txhooks::mariadb::Plain>(cluster, "plain", rounds);
         return violations == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
     } catch (const std::exception& e) {
         std::printf("%s\n", e.what());

@@ -13,7 +13,7 @@ namespace support {
 
 /// Both ways to send statements. What one sees the other sees.
 using Compounds = txhooks::BackendAdapter<MYSQL*>;
-using Plain = txhooks::mariadb::Plain<MYSQL*>;
+using Plain = txhooks::mariadb::Plain;
 using EveryWay = std::tuple<Compounds, Plain>;
 
 inline void make_marker_table(MYSQL* db) {

@@ -97,8 +97,8 @@ private:
 // ---- What is watched
 
 using EventWitness = txhooks::BackendAdapter<PGconn*>;
-using SetLocal = txhooks::postgres::SetLocal<PGconn*>;
-using Sentinel = txhooks::postgres::Sentinel<PGconn*>;
+using SetLocal = txhooks::postgres::SetLocal;
+using Sentinel = txhooks::postgres::Sentinel;
 using EveryWitness = std::tuple<EventWitness, SetLocal, Sentinel>;
 
 inline constexpr const char* marker_table =

@@ -24,7 +24,6 @@
 
 #include <libpq-fe.h>
 
-#include <concepts>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -259,12 +258,11 @@ private:
 
 /// Asks the server as well whether it is still the same transaction, by a setting that only lasts as long:
 ///
-///     txhooks::HookedConnection<PGconn*, txhooks::postgres::SetLocal<PGconn*>> db{handle};
+///     txhooks::HookedConnection<PGconn*, txhooks::postgres::SetLocal> db{handle};
 ///
 /// - Cost: one more statement with BEGIN and one with COMMIT, in the same round trips.
 /// - It sees, at COMMIT, whatever ended the transaction. What became of it is known where the event procedure saw it.
 /// - `RESET ALL` in a block looks like a loss: it is rolled back.
-template <std::same_as<PGconn*> Backend>
 using SetLocal = EventWitness<detail::SettingCheck>;
 
 /// The same by a savepoint, `txhooks_0`, set with BEGIN and released with COMMIT.
@@ -273,7 +271,6 @@ using SetLocal = EventWitness<detail::SettingCheck>;
 ///   subtransactions that a session shows to others.
 /// - In a block `SET TRANSACTION` and `pg_export_snapshot()` fail, as PostgreSQL has it in a savepoint: give the
 ///   isolation level with `.begin`.
-template <std::same_as<PGconn*> Backend>
 using Sentinel = EventWitness<detail::SavepointCheck>;
 
 }  // namespace txhooks::postgres

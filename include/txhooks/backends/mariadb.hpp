@@ -8,7 +8,7 @@
 ///
 /// For a MySQL server, and for proxies that do not parse compound statements:
 ///
-///     txhooks::HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>> db{handle};
+///     txhooks::HookedConnection<MYSQL*, txhooks::mariadb::Plain> db{handle};
 ///
 /// The handle is borrowed and must stay open while this object lives. What the server reports is thrown as
 /// `EngineError` with its error number, SQLSTATE and text. Oracle's libmysqlclient has all that is used here, but was
@@ -31,7 +31,6 @@
 
 #include <mysql.h>
 
-#include <concepts>
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -356,7 +355,7 @@ private:
         if (Style::whole && seen.code() == detail::er_parse)
             throw UsageError{
                 "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "
-                "HookedConnection<MYSQL*, txhooks::mariadb::Plain<MYSQL*>>"};
+                "HookedConnection<MYSQL*, txhooks::mariadb::Plain>"};
         throw EngineError{seen};
     }
 
@@ -407,8 +406,7 @@ private:
     mutable Ending ending_ = Ending::unseen;
 };
 
-/// The adapter to name in `HookedConnection<MYSQL*, mariadb::Plain<MYSQL*>>`; see `SavepointWitness`.
-template <std::same_as<MYSQL*> Handle>
+/// The adapter to name in `HookedConnection<MYSQL*, mariadb::Plain>`; see `SavepointWitness`.
 using Plain = SavepointWitness<detail::Statements>;
 
 }  // namespace mariadb
