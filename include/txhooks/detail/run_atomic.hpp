@@ -80,7 +80,7 @@ bool is_failed(const Result&... result) {
 
 // The function form of a block.
 template <class Verbs, class Options, class Fn, class Session>
-[[gnu::always_inline]] inline auto run_atomic(Blocks& db, const Options& options, Fn&& fn, Session session)
+auto run_atomic(Blocks& db, const Options& options, Fn&& fn, Session session)
     -> decltype(detail::call(static_cast<Fn&&>(fn), session)) {
     using Result = decltype(detail::call(static_cast<Fn&&>(fn), session));
     check_result<Result>();
