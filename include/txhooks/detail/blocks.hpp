@@ -25,9 +25,9 @@ namespace txhooks::detail {
 // of their own (opening, opened; ending, ended; undoing, undone): a front whose verbs wait can share them one day.
 //
 // User code is called from here in many places: hooks, captures, the error sink, callbacks of drivers. It may come back
-// to this connection through its public face at any of them. So a block has ended before anyone is told of its end, a
-// report is the last thing that is done, and where the connection must stay alive meanwhile it is busy: then destroying
-// it ends the program with a sentence.
+// to this connection through its public face at any of them. So a block has ended before anyone is told of its end (one
+// that was left open is looked for again), a report is the last thing that is done, and where the connection must stay
+// alive meanwhile it is busy: then destroying it ends the program with a sentence.
 class Blocks {
 public:
     Blocks(const Blocks&) = delete;

@@ -40,16 +40,18 @@ inline void Blocks::register_robust_hook(Hook&& hook, Args&&... args) {
 template <class Verbs, class... Copied, class Make>
 inline void Blocks::store(const Make& make) {
     if (!must_store<Verbs>()) [[unlikely]] {
-        const auto run = [this](HookArena::Entry& hook) { run_once(hook); };
-        if constexpr (detail::copies_run_user_code<Copied...>)
-            return HookArena::run_at_once(
-                [&] {
-                    const CloseLeftOpen close{*this};
-                    return make();
-                },
-                run);
-        else
-            return HookArena::run_at_once(make, run);
+        if constexpr (detail::copies_run_user_code<Copied...>) {
+            const Watch watch{*this};
+            const auto make_and_close = [&] {
+                const CloseLeftOpen close{*this};
+                return make();
+            };
+            return HookArena::run_at_once(make_and_close, [&](HookArena::Entry& hook) {
+                watch.alive() != nullptr ? run_once(hook) : HookArena::run_once(hook);
+            });
+        } else {
+            return HookArena::run_at_once(make, [this](HookArena::Entry& hook) { run_once(hook); });
+        }
     }
     if constexpr (detail::copies_run_user_code<Copied...>) {
         const Pinned pinned{*this};
