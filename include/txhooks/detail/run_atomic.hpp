@@ -39,7 +39,7 @@ consteval void check_result() {
                   "txhooks: atomic(fn) returns the result of fn, which therefore must be movable");
 }
 
-[[noreturn, gnu::cold, gnu::noinline]] inline void roll_back_and_throw(Block& block, std::exception_ptr error) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void roll_back_and_throw(Block& block, const std::exception_ptr& error) {
     if (block.db != nullptr) block.db->roll_back_quietly(block, error);
     std::rethrow_exception(error);
 }
@@ -61,7 +61,9 @@ decltype(auto) or_roll_back(Block& block, const Act& act) {
             throw;
         }
     }
-    roll_back_and_throw(block, static_cast<std::exception_ptr&&>(thrown.error));
+    const std::exception_ptr error{static_cast<std::exception_ptr&&>(thrown.error)};
+    thrown.error.~exception_ptr();  // libc++ does not move it
+    roll_back_and_throw(block, error);
 }
 
 // The result is made where the caller gets it: after `end`, the COMMIT, nothing is moved that could throw.
