@@ -125,8 +125,7 @@ public:
         }
         Blocks* alive() const noexcept { return db_; }
 
-    private:
-        friend class Blocks;
+        // For Blocks alone.
         Blocks* db_;
         Watch* next_;
     };
