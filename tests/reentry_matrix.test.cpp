@@ -22,6 +22,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -1627,20 +1628,15 @@ TEST_CASE("re-entry: code of the user's does anything anywhere, and the library 
 
     std::size_t went_on = 0;
     std::size_t ended = 0;
-    std::string never;
-    for (const Place& place : places) {
-        for (const NamedAct& act : acts) {
-            std::size_t reached = 0;
-            for (std::size_t i = 0; i != all.size(); ++i) {
-                if (&all[i].place != &place or &all[i].act != &act) continue;
-                went_on += runs.fate(i) == Fate::went_on;
-                ended += runs.fate(i) == Fate::ended;
-                reached += runs.fate(i) != Fate::not_reached;
-            }
-            if (reached == 0 and (place.may_throw or not act.throws))
-                never += std::string{place.name} + " / " + act.name + '\n';
-        }
+    std::map<std::pair<const Place*, const NamedAct*>, bool> reached;
+    for (std::size_t i = 0; i != all.size(); ++i) {
+        went_on += runs.fate(i) == Fate::went_on;
+        ended += runs.fate(i) == Fate::ended;
+        reached[{&all[i].place, &all[i].act}] |= runs.fate(i) != Fate::not_reached;
     }
+    std::string never;
+    for (const auto& [where, was_reached] : reached)
+        if (not was_reached) never += std::string{where.first->name} + " / " + where.second->name + '\n';
     INFO(went_on << " of " << all.size() << " went on, " << ended << " ended with a sentence");
     CHECK(never == "");
     CHECK(faults == 0);

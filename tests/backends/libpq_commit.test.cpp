@@ -12,7 +12,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <thread>
@@ -361,8 +360,7 @@ namespace {
 class OwnServer {
 public:
     explicit OwnServer(const std::string& settings = "")
-        : script_{(std::filesystem::path{__FILE__}.parent_path() / "../support/servers/postgres").string()},
-          folder_{std::string{std::getenv("TXHOOKS_POSTGRES")} + "-own"} {
+        : folder_{std::string{std::getenv("TXHOOKS_POSTGRES")} + "-own"} {
         run("start", " --watch " + std::to_string(getpid()) + settings);
         before_ = std::getenv("TXHOOKS_POSTGRES");
         setenv("TXHOOKS_POSTGRES", folder_.c_str(), 1);
@@ -379,11 +377,10 @@ public:
 
 private:
     void run(const std::string& verb, const std::string& more = "") const {
-        const std::string command = script_ + ' ' + verb + ' ' + folder_ + more;
+        const std::string command = "'" TXHOOKS_SERVER_SCRIPTS "/postgres' " + verb + " '" + folder_ + '\'' + more;
         if (std::system(command.c_str()) != 0) throw std::runtime_error{command + " failed"};
     }
 
-    std::string script_;
     std::string folder_;
     std::string before_;
 };

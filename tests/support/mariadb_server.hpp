@@ -52,8 +52,8 @@ private:
     MariadbServer(std::filesystem::path folder, std::nullptr_t) : folder_{std::move(folder)} {}
 
     void run(const std::string& verb, const std::string& arguments) const {
-        const auto script = std::filesystem::path{__FILE__}.parent_path() / "servers" / "mariadb";
-        const std::string command = '\'' + script.string() + "' " + verb + " '" + folder_.string() + "' " + arguments;
+        const std::string command =
+            "'" TXHOOKS_SERVER_SCRIPTS "/mariadb' " + verb + " '" + folder_.string() + "' " + arguments;
         if (std::system(command.c_str()) != 0) throw std::runtime_error{command + " failed"};
     }
     std::string content(const char* file) const {
