@@ -999,7 +999,10 @@ public:
     Log log;
 
     void begin() { note("BEGIN"); }
-    void commit() { note("COMMIT"); }
+    CommitResult commit() noexcept {
+        note("COMMIT");
+        return {Outcome::committed};
+    }
     void rollback() { note("ROLLBACK"); }
     void savepoint(unsigned) { note("SAVEPOINT"); }
     void release(unsigned) { note("RELEASE"); }

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT
 
 #include <txhooks/backend_adapter.hpp>
-#include <txhooks/testing/fake_backend.hpp>
+#include <txhooks/doubt.hpp>
+#include <txhooks/retry.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
+#include "support/tiny_sql.hpp"
 #include "support/trace.hpp"
 
 #include <exception>
-#include <map>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
 using namespace txhooks;
 using support::Log;
@@ -29,168 +28,99 @@ namespace {
 class Least {
 public:
     Log log;
-    std::exception_ptr commit_fails;
+    Log refuse;            // verbs that fail, each once
+    Log fail_after_doing;  // the same, after they took effect
+    CommitResult answer{Outcome::committed};
+    bool open = false;
 
-    void begin() { log.emplace_back("BEGIN"); }
-    void commit() {
+    void begin() { does("BEGIN", true); }
+    CommitResult commit() noexcept {
         log.emplace_back("COMMIT");
-        if (commit_fails) std::rethrow_exception(std::exchange(commit_fails, nullptr));
+        open = answer.outcome == Outcome::still_open or answer.outcome == Outcome::unknown;
+        return answer;
     }
-    void rollback() { log.emplace_back("ROLLBACK"); }
+    void rollback() { does("ROLLBACK", false); }
+
+private:
+    static bool take(Log& from, const std::string& verb) {
+        if (from.empty() or from.front() != verb) return false;
+        from.erase(from.begin());
+        return true;
+    }
+    void does(const std::string& verb, bool opens) {
+        log.push_back(verb);
+        if (take(refuse, verb)) throw Oops{};
+        open = opens;
+        if (take(fail_after_doing, verb)) throw Oops{};
+    }
 };
 
-// With a state to look at.
-class Stateful : public Least {
+// The least whose commit() throws.
+class Throwing {
 public:
+    Log log;
+    std::exception_ptr commit_fails;
     ConnectionState now = ConnectionState::idle;
     ConnectionState after_commit = ConnectionState::idle;
 
     void begin() {
-        Least::begin();
+        log.emplace_back("BEGIN");
         now = ConnectionState::open;
     }
     void commit() {
+        log.emplace_back("COMMIT");
         now = after_commit;
-        Least::commit();
+        if (commit_fails) std::rethrow_exception(std::exchange(commit_fails, nullptr));
     }
     void rollback() {
-        Least::rollback();
+        log.emplace_back("ROLLBACK");
         now = ConnectionState::idle;
     }
+    void savepoint(unsigned n) { log.push_back("SAVEPOINT " + std::to_string(n)); }
+    void release(unsigned n) { log.push_back("RELEASE " + std::to_string(n)); }
+    void rollback_to(unsigned n) { log.push_back("ROLLBACK TO " + std::to_string(n)); }
     ConnectionState state() const noexcept { return now; }
 };
 
 // With everything there is.
-class Most : public Stateful {
+class Most : public Throwing {
 public:
     CommitResult answer{Outcome::committed};
+    bool worth_it = false;
 
     CommitResult commit() noexcept {
         log.emplace_back("COMMIT");
         now = ConnectionState::idle;
         return answer;
     }
-    void savepoint(unsigned n) { log.push_back("SAVEPOINT " + std::to_string(n)); }
-    void release(unsigned n) { log.push_back("RELEASE " + std::to_string(n)); }
-    void rollback_to(unsigned n) { log.push_back("ROLLBACK TO " + std::to_string(n)); }
     Outcome fate() const noexcept { return Outcome::committed; }
+    CommitResult commit(const char*) noexcept { return commit(); }
+    bool was_committed(const char* marker) { return marker == nullptr; }
+    bool transient(const std::exception_ptr& error) const noexcept { return worth_it and name_of(error) == "oops"; }
+    bool rolled_back_by(const std::exception_ptr& error) const noexcept { return name_of(error) == "oops"; }
     void reset() { log.emplace_back("RESET"); }
 };
 
-// A database that speaks SQL: rows are inserted by name, savepoints are named and nest.
-class TinySql {
+// A database whose transactions are real, with the verbs as members.
+class Members : public support::TinySql {
 public:
-    Log log;
-    std::vector<std::string> refuse;            // statements that fail, each once
-    std::vector<std::string> fail_after_doing;  // the same, after they took effect
-
-    void run(const std::string& sql) {
-        log.push_back(sql);
-        if (take(refuse, sql)) throw std::runtime_error{"refused: " + sql};
-        execute(sql);
-        if (take(fail_after_doing, sql)) throw std::runtime_error{"reply lost: " + sql};
+    void begin() { run("BEGIN"); }
+    void commit() { run("COMMIT"); }
+    void rollback() { run("ROLLBACK"); }
+    void savepoint(unsigned n) { run("SAVEPOINT s" + std::to_string(n)); }
+    void release(unsigned n) { run("RELEASE SAVEPOINT s" + std::to_string(n)); }
+    void rollback_to(unsigned n) {
+        run("ROLLBACK TO SAVEPOINT s" + std::to_string(n));
+        release(n);
     }
-
-    bool in_transaction() const noexcept { return in_transaction_; }
-    bool committed(const std::string& row) const { return committed_.count(row) != 0; }
-
-private:
-    using Rows = std::map<std::string, int>;
-
-    static bool take(std::vector<std::string>& from, const std::string& sql) {
-        for (auto i = from.begin(); i != from.end(); ++i) {
-            if (*i != sql) continue;
-            from.erase(i);
-            return true;
-        }
-        return false;
-    }
-
-    static bool strip(std::string_view& sql, std::string_view prefix) {
-        if (sql.substr(0, prefix.size()) != prefix) return false;
-        sql.remove_prefix(prefix.size());
-        return true;
-    }
-
-    void execute(std::string_view sql) {
-        if (sql == "BEGIN") {
-            if (in_transaction_) throw std::runtime_error{"already in a transaction"};
-            in_transaction_ = true;
-        } else if (sql == "COMMIT" or sql == "ROLLBACK") {
-            if (not in_transaction_) throw std::runtime_error{"no transaction"};
-            (sql == "COMMIT" ? committed_ : rows_) = sql == "COMMIT" ? rows_ : committed_;
-            savepoints_.clear();
-            in_transaction_ = false;
-        } else if (strip(sql, "SAVEPOINT ")) {
-            if (not in_transaction_) throw std::runtime_error{"no transaction"};
-            savepoints_.emplace_back(sql, rows_);
-        } else if (strip(sql, "RELEASE SAVEPOINT ")) {
-            savepoints_.resize(find(sql));
-        } else if (strip(sql, "ROLLBACK TO SAVEPOINT ")) {
-            savepoints_.resize(find(sql) + 1);
-            rows_ = savepoints_.back().second;
-        } else if (strip(sql, "INSERT ")) {
-            rows_[std::string{sql}] = 1;
-            if (not in_transaction_) committed_ = rows_;
-        }
-    }
-
-    std::size_t find(std::string_view name) const {
-        for (std::size_t i = savepoints_.size(); i != 0; --i)
-            if (savepoints_[i - 1].first == name) return i - 1;
-        throw std::runtime_error{"no such savepoint"};
-    }
-
-    bool in_transaction_ = false;
-    Rows rows_;
-    Rows committed_;
-    std::vector<std::pair<std::string, Rows>> savepoints_;
+    ConnectionState state() const noexcept { return in_transaction() ? ConnectionState::open : ConnectionState::idle; }
 };
-
-class PlainSql : public TinySql {};
-
-class OwnVerbs : public TinySql {};
 
 }  // namespace
 
-template <>
-struct txhooks::BackendAdapter<TinySql> : txhooks::SqlAdapter<txhooks::BackendAdapter<TinySql>> {
-    explicit BackendAdapter(TinySql& database) : db{database} {}
-    void execute(const char* sql) { db.run(sql); }
-    ConnectionState state() const noexcept {
-        return db.in_transaction() ? ConnectionState::open : ConnectionState::idle;
-    }
-    TinySql& db;
-};
-
-template <>
-struct txhooks::BackendAdapter<PlainSql>
-    : txhooks::SqlAdapter<txhooks::BackendAdapter<PlainSql>, txhooks::SqlWitness::none> {
-    explicit BackendAdapter(PlainSql& database) : db{database} {}
-    void execute(const char* sql) { db.run(sql); }
-    ConnectionState state() const noexcept {
-        return db.in_transaction() ? ConnectionState::open : ConnectionState::idle;
-    }
-    PlainSql& db;
-};
-
-template <>
-struct txhooks::BackendAdapter<OwnVerbs>
-    : txhooks::SqlAdapter<txhooks::BackendAdapter<OwnVerbs>, txhooks::SqlWitness::none> {
-    explicit BackendAdapter(OwnVerbs& database) : db{database} {}
-    void execute(const char* sql) { db.run(sql); }
-    ConnectionState state() const noexcept {
-        return db.in_transaction() ? ConnectionState::open : ConnectionState::idle;
-    }
-    void release(unsigned) {}  // an engine without RELEASE
-    void rollback_to(unsigned n) { db.run("ROLLBACK TO SAVEPOINT txhooks_" + std::to_string(n)); }
-    OwnVerbs& session() { return db; }
-    OwnVerbs& db;
-};
-
 // ---- Types with the verbs as members
 
-TEST_CASE("backend: begin, commit and rollback as members are enough", "[S55]") {
+TEST_CASE("backend: begin and rollback, and a commit that says what is proven, are enough", "[S55]") {
     HookedConnection<Least> db;
     Trace ran;
     db.atomic([&] { db.on_commit(ran.hook("1")); });
@@ -221,16 +151,66 @@ TEST_CASE("backend: without savepoints a nested block must be joined", "[S55]") 
     CHECK(ran.text() == "1,2");
 }
 
-TEST_CASE("backend: without state() an error from COMMIT is in doubt", "[S55][S48]") {
+TEST_CASE("backend: without state() a COMMIT in doubt leaves no transaction open", "[S55][S48]") {
     HookedConnection<Least> db;
     Trace ran;
-    db.commit_fails = std::make_exception_ptr(Oops{});
-    const auto error = thrown_by<CommitUnknown>([&] { db.atomic([&] { db.on_commit(ran.hook("never")); }); });
-    CHECK(name_of(error.cause()) == "oops");
-    CHECK_THROWS_AS(db.atomic([] {}), ConnectionBroken);
+    db.answer = {Outcome::unknown, std::make_exception_ptr(Oops{})};
+    const auto block = [&] { db.atomic([&] { db.on_commit(ran.hook("1")); }); };
+    CHECK(name_of(thrown_by<CommitUnknown>(block).cause()) == "oops");
+    CHECK_FALSE(db.open);
+    CHECK_THROWS_AS(block(), ConnectionBroken);
     db.reset();
-    db.atomic([&] { db.on_commit(ran.hook("1")); });
+    db.answer = {Outcome::committed};
+    block();
     CHECK(ran.text() == "1");
+    CHECK(db.log == Log{"BEGIN", "COMMIT", "ROLLBACK", "BEGIN", "COMMIT"});
+}
+
+TEST_CASE("backend: without state() a BEGIN that failed is rolled back, whether it had taken effect or not",
+          "[S55][S40]") {
+    for (const bool done : {false, true}) {
+        CAPTURE(done);
+        HookedConnection<Least> db;
+        Sink sink{db};
+        Trace ran;
+        (done ? db.fail_after_doing : db.refuse) = {"BEGIN"};
+        CHECK_THROWS_AS(db.atomic([] {}), Oops);
+        CHECK_FALSE(db.open);
+        CHECK(db.log == Log{"BEGIN", "ROLLBACK"});
+        CHECK(sink.text().empty());
+        db.on_commit(ran.hook("at once"));
+        db.atomic([&] { db.on_commit(ran.hook("1")); });
+        CHECK(ran.text() == "at once,1");
+    }
+}
+
+TEST_CASE("backend: without state() what could not be rolled back is open until reset() has proven it is not",
+          "[S55][S49]") {
+    for (const std::string way : {"BEGIN", "COMMIT", "ROLLBACK"}) {
+        CAPTURE(way);
+        HookedConnection<Least> db;
+        Sink sink{db};
+        Trace ran;
+        if (way == "BEGIN") db.fail_after_doing = {"BEGIN"};
+        if (way == "COMMIT") db.answer = {Outcome::unknown};
+        db.refuse = {"ROLLBACK", "ROLLBACK"};
+        CHECK_THROWS(db.atomic([&] {
+            if (way == "ROLLBACK") throw Oops{};
+        }));
+        CHECK(db.open);
+        CHECK_FALSE(db.usable());
+        CHECK_THROWS_AS(db.on_commit(ran.hook("never")), ConnectionBroken);
+        db.log.clear();
+        db.answer = {Outcome::committed};
+        db.refuse = {"ROLLBACK", "BEGIN"};
+        CHECK_THROWS_AS(db.reset(), Oops);
+        CHECK_FALSE(db.usable());
+        db.reset();
+        CHECK(db.log == Log{"ROLLBACK", "BEGIN", "ROLLBACK", "BEGIN", "ROLLBACK"});
+        CHECK_FALSE(db.open);
+        db.atomic([&] { db.on_commit(ran.hook("1")); });
+        CHECK(ran.text() == "1");
+    }
 }
 
 TEST_CASE("backend: state() tells a COMMIT that is still open from one in doubt", "[S55][S47][S48]") {
@@ -245,7 +225,7 @@ TEST_CASE("backend: state() tells a COMMIT that is still open from one in doubt"
           Cell{ConnectionState::lost, true, "unknown"}, Cell{ConnectionState::open, false, "unknown"},
           Cell{ConnectionState::failed, false, "unknown"}}) {
         CAPTURE(static_cast<int>(cell.after), cell.fails);
-        HookedConnection<Stateful> db;
+        HookedConnection<Throwing> db;
         Trace ran;
         std::string ended;
         db.after_commit = cell.after;
@@ -286,7 +266,7 @@ TEST_CASE("backend: a commit() that says what it can prove is believed", "[S55][
     CHECK(ran.text() == "1");
 }
 
-TEST_CASE("backend: savepoints and fate() as members are used", "[S55][S50]") {
+TEST_CASE("backend: the other members of a class that is one as it stands are used", "[S55][S50]") {
     HookedConnection<Most> db;
     db.atomic([&] {
         db.atomic([] {});
@@ -295,6 +275,80 @@ TEST_CASE("backend: savepoints and fate() as members are used", "[S55][S50]") {
     CHECK(db.log == Log{"BEGIN", "SAVEPOINT 1", "RELEASE 1", "SAVEPOINT 1", "ROLLBACK TO 1", "COMMIT"});
     const auto lost = thrown_by<TransactionLost>([&] { db.atomic([&] { db.now = ConnectionState::idle; }); });
     CHECK(lost.outcome() == Outcome::committed);
+
+    db.worth_it = true;
+    int attempts = 0;
+    retry(db, {.attempts = 2, .first_delay = {}}, [&] {
+        if (++attempts == 1) throw Oops{};
+    });
+    CHECK(attempts == 2);
+    CHECK(db.adapter().rolled_back_by(std::make_exception_ptr(Oops{})));
+    CHECK_FALSE(db.adapter().rolled_back_by(nullptr));
+    Doubt doubt;
+    db.answer = {Outcome::unknown};
+    CHECK_THROWS_AS(db.atomic({.resolve = &doubt}, [&] { db.on_commit([] {}); }), CommitUnknown);
+    db.reset();
+    CHECK(doubt.resolve(db) == Outcome::rolled_back);
+}
+
+TEST_CASE("backend: a commit() that throws gets a witness, which notices every exchange", "[S55][S43][S50]") {
+    for (const char* ended_by : {"", "ROLLBACK", "COMMIT"}) {
+        for (const bool begun_again : {false, true}) {
+            for (const bool rolls_back : {false, true}) {
+                if (*ended_by == 0 and begun_again) continue;
+                CAPTURE(ended_by, begun_again, rolls_back);
+                HookedConnection<Members> db;
+                Trace ran;
+                Atomic tx{db};
+                db.run("INSERT 1");
+                db.on_commit(ran.hook("1"));
+                if (*ended_by != 0) db.run(ended_by);
+                if (begun_again) {
+                    db.run("BEGIN");
+                    db.run("INSERT theirs");
+                }
+                const auto end = [&] { rolls_back ? tx.rollback() : static_cast<void>(tx.commit()); };
+                if (*ended_by == 0)
+                    end();
+                else
+                    CHECK(thrown_by<TransactionLost>(end).outcome() == Outcome::unknown);
+                CHECK(ran.text() == (*ended_by == 0 and not rolls_back ? "1" : ""));
+                CHECK_FALSE(db.committed("theirs"));
+                CHECK_FALSE(db.in_transaction());
+                db.atomic([&] { db.on_commit(ran.hook("works")); });
+                CHECK(db.usable());
+            }
+        }
+    }
+    HookedConnection<Members> db;
+    db.atomic([&] { db.atomic([] {}); });
+    CHECK(db.log ==
+          Log{"BEGIN", "SAVEPOINT s0", "SAVEPOINT s1", "RELEASE SAVEPOINT s1", "RELEASE SAVEPOINT s0", "COMMIT"});
+}
+
+TEST_CASE("backend: a BEGIN of which the witness is missing is no BEGIN", "[S55][S40]") {
+    for (const bool done : {false, true}) {
+        for (const char* statement : {"BEGIN", "SAVEPOINT s0"}) {
+            CAPTURE(done, statement);
+            HookedConnection<Members> db;
+            (done ? db.fail_after_doing : db.refuse) = {statement};
+            CHECK_THROWS_AS(db.atomic([] {}), std::runtime_error);
+            CHECK_FALSE(db.in_transaction());
+            CHECK(db.usable());
+        }
+    }
+}
+
+TEST_CASE("backend: a commit() that throws TransactionLost is believed", "[S55][S50]") {
+    for (const Outcome outcome : {Outcome::committed, Outcome::rolled_back, Outcome::unknown}) {
+        HookedConnection<Throwing> db;
+        Trace ran;
+        db.commit_fails = std::make_exception_ptr(TransactionLost{outcome});
+        CHECK(thrown_by<TransactionLost>([&] { db.atomic([&] { db.on_commit(ran.hook("1")); }); }).outcome() ==
+              outcome);
+        CHECK(ran.text().empty());
+        CHECK(db.usable());
+    }
 }
 
 TEST_CASE("backend: reset() of the adapter forgets the old session; one of the backend's own is not called",
@@ -312,15 +366,6 @@ TEST_CASE("backend: reset() of the adapter forgets the old session; one of the b
     CHECK(db.adapter().forgotten == 1);
     CHECK(db.usable());
     CHECK(db.log == Log{"BEGIN", "COMMIT"});
-}
-
-TEST_CASE("backend: a derived class uses the adapter of its base where the adapter is named", "[S55]") {
-    class Derived : public TinySql {};
-    HookedConnection<Derived, BackendAdapter<TinySql>> db;
-    Trace ran;
-    db.atomic([&] { db.on_commit(ran.hook("1")); });
-    CHECK(ran.text() == "1");
-    CHECK(db.log.front() == "BEGIN");
 }
 
 namespace {
@@ -379,145 +424,4 @@ TEST_CASE("backend: a verb that throws TransactionLost is believed, and no hook 
         db.atomic([&] { db.on_commit(ran.hook("works")); });
         CHECK(ran.text() == "~never,works");
     }
-}
-
-// ---- SqlAdapter
-
-TEST_CASE("SqlAdapter: gives all verbs from execute() and state()", "[S55][S43]") {
-    HookedConnection<TinySql> db;
-    Trace ran;
-    const auto act = [&](const std::string& row) {
-        db.run("INSERT " + row);
-        db.on_commit([&db, &ran, row] { ran.note(db.committed(row) ? row : row + " too early"); });
-    };
-    db.atomic([&] {
-        act("1");
-        db.atomic([&] { act("2"); });
-        CHECK_THROWS_AS(db.atomic([&] {
-            act("3");
-            throw Oops{};
-        }),
-                        Oops);
-    });
-    CHECK(ran.text() == "1,2");
-    CHECK_FALSE(db.committed("3"));
-    CHECK(db.log == Log{"BEGIN", "SAVEPOINT txhooks_0", "INSERT 1", "SAVEPOINT txhooks_1", "INSERT 2",
-                        "RELEASE SAVEPOINT txhooks_1", "SAVEPOINT txhooks_1", "INSERT 3",
-                        "ROLLBACK TO SAVEPOINT txhooks_1", "RELEASE SAVEPOINT txhooks_1", "RELEASE SAVEPOINT txhooks_0",
-                        "COMMIT"});
-    CHECK_THROWS_AS(db.atomic([&] {
-        act("4");
-        throw Oops{};
-    }),
-                    Oops);
-    CHECK(ran.text() == "1,2");
-    CHECK_FALSE(db.committed("4"));
-    CHECK(db.usable());
-}
-
-TEST_CASE("SqlAdapter: its witness notices a transaction that was exchanged, whatever ended it", "[S55][S50]") {
-    for (const char* ended_by : {"ROLLBACK", "COMMIT"}) {
-        for (const bool begun_again : {false, true}) {
-            for (const bool rolls_back : {false, true}) {
-                CAPTURE(ended_by, begun_again, rolls_back);
-                HookedConnection<TinySql> db;
-                Sink sink{db};
-                Trace ran;
-                Atomic tx{db};
-                db.run("INSERT 1");
-                db.on_commit(ran.probe("1"));
-                db.run(ended_by);
-                if (begun_again) {
-                    db.run("BEGIN");
-                    db.run("INSERT theirs");
-                }
-                const auto lost =
-                    thrown_by<TransactionLost>([&] { rolls_back ? tx.rollback() : static_cast<void>(tx.commit()); });
-                CHECK(lost.outcome() == Outcome::unknown);
-                CHECK(ran.text() == "~1");
-                CHECK_FALSE(db.committed("theirs"));
-                CHECK(sink.text().empty());
-                CHECK(db.usable());
-                db.atomic([&] { db.on_commit(ran.hook("works")); });
-                CHECK(ran.text() == "~1,works");
-            }
-        }
-    }
-}
-
-TEST_CASE("SqlAdapter: a COMMIT that is still open may be tried again", "[S55][S47]") {
-    HookedConnection<TinySql> db;
-    Trace ran;
-    Atomic tx{db};
-    db.on_commit(ran.hook("1"));
-    db.refuse = {"COMMIT", "COMMIT"};
-    CHECK_THROWS_AS(tx.commit(), std::runtime_error);
-    CHECK(tx.active());
-    CHECK_THROWS_AS(tx.commit(), std::runtime_error);
-    CHECK(ran.text().empty());
-    CHECK(tx.commit() == Outcome::committed);
-    CHECK(ran.text() == "1");
-}
-
-TEST_CASE("SqlAdapter: a COMMIT whose reply was lost is in doubt", "[S55][S48]") {
-    HookedConnection<TinySql> db;
-    Trace ran;
-    db.fail_after_doing = {"COMMIT"};
-    CHECK_THROWS_AS(db.atomic([&] {
-        db.run("INSERT 1");
-        db.on_commit(ran.hook("1"));
-    }),
-                    CommitUnknown);
-    CHECK(db.committed("1"));
-    CHECK(ran.text().empty());
-}
-
-TEST_CASE("SqlAdapter: a begin that fails half way leaves no transaction", "[S55][S40]") {
-    for (const char* statement : {"BEGIN", "SAVEPOINT txhooks_0"}) {
-        for (const bool done : {false, true}) {
-            CAPTURE(statement, done);
-            HookedConnection<TinySql> db;
-            Sink sink{db};
-            (done ? db.fail_after_doing : db.refuse) = {statement};
-            CHECK_THROWS_AS(db.atomic([] {}), std::runtime_error);
-            CHECK_FALSE(db.in_transaction());
-            CHECK(sink.text().empty());
-            db.atomic([&] { db.run("INSERT 1"); });
-            CHECK(db.committed("1"));
-        }
-    }
-}
-
-TEST_CASE("SqlAdapter: without a witness it sends BEGIN and COMMIT only, and state() is all it sees", "[S55]") {
-    HookedConnection<PlainSql> db;
-    Trace ran;
-    db.atomic([&] {
-        db.on_commit(ran.hook("1"));
-        db.atomic([] {});
-    });
-    CHECK(db.log == Log{"BEGIN", "SAVEPOINT txhooks_1", "RELEASE SAVEPOINT txhooks_1", "COMMIT"});
-    CHECK_THROWS_AS(db.atomic([&] {
-        db.on_commit(ran.hook("never"));
-        db.run("ROLLBACK");
-    }),
-                    TransactionLost);
-    CHECK_THROWS_AS(db.atomic([&] { throw Oops{}; }), Oops);
-    CHECK(ran.text() == "1");
-}
-
-TEST_CASE("SqlAdapter: single verbs can be written anew, and session() is what fn is given", "[S55]") {
-    HookedConnection<OwnVerbs> db;
-    db.atomic([&](OwnVerbs& sql) {
-        sql.run("INSERT 1");
-        db.atomic([](OwnVerbs& nested) { nested.run("INSERT 2"); });
-        CHECK_THROWS_AS(db.atomic([&](OwnVerbs& nested) {
-            nested.run("INSERT 3");
-            throw Oops{};
-        }),
-                        Oops);
-    });
-    CHECK(db.log == Log{"BEGIN", "INSERT 1", "SAVEPOINT txhooks_1", "INSERT 2", "SAVEPOINT txhooks_1", "INSERT 3",
-                        "ROLLBACK TO SAVEPOINT txhooks_1", "COMMIT"});
-    CHECK(db.committed("2"));
-    CHECK_FALSE(db.committed("3"));
 }

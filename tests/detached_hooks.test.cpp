@@ -740,7 +740,7 @@ TEST_CASE("DetachedHooks: told no connection, a guard that is left open stays", 
 TEST_CASE("detach: in a loop it allocates nothing after the first rounds", "[S60][S52]") {
     struct Engine {
         void begin() {}
-        void commit() {}
+        CommitResult commit() noexcept { return {Outcome::committed}; }
         void rollback() {}
     };
     HookedConnection<Engine> db;

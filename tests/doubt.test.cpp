@@ -238,7 +238,7 @@ TEST_CASE("Doubt: is for the outermost block, of a backend with markers, and not
     }
     struct Plain {
         void begin() {}
-        void commit() {}
+        CommitResult commit() noexcept { return {Outcome::committed}; }
         void rollback() {}
     };
     HookedConnection<Plain> plain;

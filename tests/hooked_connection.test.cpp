@@ -43,7 +43,10 @@ public:
     }
 
     void begin() { trace_->note("BEGIN"); }
-    void commit() { trace_->note("COMMIT"); }
+    CommitResult commit() noexcept {
+        trace_->note("COMMIT");
+        return {Outcome::committed};
+    }
     void rollback() { trace_->note("ROLLBACK"); }
     void sql(const std::string& text) { trace_->note(text); }
 
@@ -57,7 +60,10 @@ public:
     explicit Final(Trace& trace) : trace_{trace} {}
     Final(const Final&) = delete;
     void begin() { trace_.note("BEGIN"); }
-    void commit() { trace_.note("COMMIT"); }
+    CommitResult commit() noexcept {
+        trace_.note("COMMIT");
+        return {Outcome::committed};
+    }
     void rollback() { trace_.note("ROLLBACK"); }
 
 private:
@@ -70,7 +76,10 @@ public:
     Log log;
 
     void begin() { log.emplace_back("BEGIN"); }
-    void commit() { log.emplace_back("COMMIT"); }
+    CommitResult commit() noexcept {
+        log.emplace_back("COMMIT");
+        return {Outcome::committed};
+    }
     void rollback() { log.emplace_back("ROLLBACK"); }
 
     void run(int) { log.emplace_back("run"); }

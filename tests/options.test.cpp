@@ -33,7 +33,10 @@ public:
         log.push_back(std::string{"BEGIN"} + (options.mode == Mode::immediate ? " IMMEDIATE" : "") +
                       (options.read_only ? " READ ONLY" : ""));
     }
-    void commit() { log.emplace_back("COMMIT"); }
+    CommitResult commit() noexcept {
+        log.emplace_back("COMMIT");
+        return {Outcome::committed};
+    }
     void rollback() { log.emplace_back("ROLLBACK"); }
     void savepoint(unsigned) { log.emplace_back("SAVEPOINT"); }
     void release(unsigned) { log.emplace_back("RELEASE"); }

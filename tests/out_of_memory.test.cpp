@@ -35,10 +35,11 @@ public:
         open_ = true;
         ++begun;
     }
-    void commit() {
+    CommitResult commit() noexcept {
         open_ = false;
         ++committed;
         allocations_at_commit = since_start.made();
+        return {Outcome::committed};
     }
     void rollback() { open_ = false; }
     void savepoint(unsigned) {}

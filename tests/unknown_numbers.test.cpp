@@ -163,6 +163,7 @@ TEST_CASE("unknown number: an engine that is still in the transaction stays brok
     struct Stuck : BackendAdapter<FakeBackend> {
         using BackendAdapter::BackendAdapter;
         CommitResult commit() noexcept { return {static_cast<Outcome>(4)}; }
+        CommitResult commit(const char*) noexcept { return commit(); }
     };
     HookedConnection<FakeBackend, Stuck> db;
     Trace ran;
@@ -366,6 +367,9 @@ TEST_CASE("unknown number: a commit() without proof of its own proves nothing th
             if (throws) throw Oops{};
         }
         void rollback() {}
+        void savepoint(unsigned) {}
+        void release(unsigned) {}
+        void rollback_to(unsigned) {}
         ConnectionState state() const noexcept { return strange_state; }
     };
     for (const bool throws : {false, true}) {

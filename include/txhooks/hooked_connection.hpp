@@ -115,7 +115,7 @@ private:
     // How atomic(fn) gets at what runs SQL: not before the block is open.
     auto txhooks_session() noexcept {
         return [this]() -> decltype(auto) {
-            if constexpr (requires(Adapter& a) { a.session(); })
+            if constexpr (detail::HasSession<Adapter>)
                 return adapter().session();
             else
                 return backend();

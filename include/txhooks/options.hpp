@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <txhooks/backend_adapter.hpp>
 #include <txhooks/errors.hpp>
 
 namespace txhooks {
@@ -10,6 +9,11 @@ class DetachedHooks;
 namespace detail {
 class DoubtState;
 }
+
+/// The begin options of a backend that has none.
+struct NoBeginOptions {
+    friend bool operator==(const NoBeginOptions&, const NoBeginOptions&) = default;
+};
 
 /// What an atomic block may be asked for: `db.atomic({.durable = true}, fn)`, `Atomic tx{db, {.join = true}}`.
 template <class Begin = NoBeginOptions>

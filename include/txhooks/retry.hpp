@@ -8,6 +8,7 @@
 #include <txhooks/atomic.hpp>
 #include <txhooks/detail/access.hpp>
 #include <txhooks/detail/callable.hpp>
+#include <txhooks/detail/members.hpp>
 #include <txhooks/errors.hpp>
 
 #include <chrono>
@@ -67,16 +68,8 @@ struct RetryPolicy {
 
 namespace detail {
 
-template <class T>
-concept TellsTransient = requires(const T& t, const std::exception_ptr& error) {
-    { t.transient(error) } noexcept -> std::same_as<bool>;
-};
-
-// What is transient is told by the adapter, or by a backend that has the verbs itself.
 template <class Db>
-concept AdapterTells = requires(Db& db) { requires TellsTransient<std::remove_cvref_t<decltype(db.adapter())>>; };
-template <class Db>
-concept BackendTells = requires(Db& db) { requires TellsTransient<std::remove_cvref_t<decltype(db.backend())>>; };
+concept AdapterTells = requires(Db& db) { requires HasTransient<std::remove_cvref_t<decltype(db.adapter())>>; };
 
 template <class Db>
 bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_ptr& error) noexcept {
@@ -95,11 +88,8 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
     } catch (...) {
         // Below.
     }
-    if constexpr (AdapterTells<Db>) {
+    if constexpr (AdapterTells<Db>)
         if (db.adapter().transient(error)) return true;
-    } else if constexpr (BackendTells<Db>) {
-        if (db.backend().transient(error)) return true;
-    }
     return policy.transient != nullptr && policy.transient(error);
 }
 
@@ -178,8 +168,7 @@ private:
 /// connection whose transient errors nobody tells; else the error of the last attempt, as it was.
 template <class Db, class Fn>
 decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of<Db>& options, Fn&& fn) {
-    constexpr bool told = detail::AdapterTells<Db> || detail::BackendTells<Db>;
-    if (!told && policy.transient == nullptr)
+    if (!detail::AdapterTells<Db> && policy.transient == nullptr)
         throw UsageError{
             "txhooks: retry() is not told which errors of this connection are transient: give it the HookedConnection "
             "itself, give its adapter bool transient(const std::exception_ptr&) const noexcept, or set "

@@ -14,3 +14,4 @@
 #include <txhooks/options.hpp>
 #include <txhooks/outcome.hpp>
 #include <txhooks/result_traits.hpp>
+#include <txhooks/sql_adapter.hpp>

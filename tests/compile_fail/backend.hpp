@@ -7,7 +7,7 @@
 
 struct Database {
     void begin();
-    void commit();
+    txhooks::CommitResult commit() noexcept;
     void rollback();
     void savepoint(unsigned n);
     void release(unsigned n);

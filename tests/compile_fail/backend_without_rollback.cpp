@@ -1,10 +1,10 @@
-// error: txhooks: this type is no database connection that txhooks knows.*give it begin\(\), commit\(\) and rollback\(\)
+// error: txhooks: this type is no database connection that txhooks knows.*specialise txhooks::BackendAdapter.*txhooks::SqlAdapter
 // SPDX-License-Identifier: MIT
 #include "backend.hpp"
 
 struct Driver {
     void begin();
-    void commit();
+    txhooks::CommitResult commit() noexcept;
 #ifdef CONTROL
     void rollback();
 #endif

@@ -8,7 +8,10 @@ namespace {
 struct Database {
     int commits = 0;
     void begin() {}
-    void commit() { ++commits; }
+    txhooks::CommitResult commit() noexcept {
+        ++commits;
+        return {txhooks::Outcome::committed};
+    }
     void rollback() {}
 };
 

@@ -221,7 +221,7 @@ TEST_CASE("RolledBack: refuses an open block and a backend without savepoints", 
 
     struct Plain {
         void begin() {}
-        void commit() {}
+        CommitResult commit() noexcept { return {Outcome::committed}; }
         void rollback() {}
     };
     HookedConnection<Plain> plain;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <txhooks/backend_adapter.hpp>
 #include <txhooks/detached_hooks.hpp>
 #include <txhooks/detail/block.hpp>
 #include <txhooks/detail/doubt_state.hpp>

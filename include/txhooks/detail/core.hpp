@@ -1,34 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <txhooks/backend_adapter.hpp>
 #include <txhooks/connection.hpp>
+#include <txhooks/detail/failure.hpp>
+#include <txhooks/detail/members.hpp>
+#include <txhooks/errors.hpp>
 #include <txhooks/outcome.hpp>
-
-#include <concepts>
 
 namespace txhooks::detail {
 
 // What a HookedConnection keeps: the Connection of one adapter. Final, so that its verbs are called directly where the
 // type is known.
 template <class Adapter>
-class Core final : public Connection {
+class Core final : public Connection, CheckedAdapter<Adapter> {
 public:
     using begin_options = begin_options_of<Adapter>;
-
-    static_assert(HasBegin<Adapter>,
-                  "txhooks: this adapter has no begin(): write void begin() or void begin(const begin_options&)");
-    static_assert(
-        requires(Adapter& a) {
-            { a.commit() } noexcept -> std::same_as<CommitResult>;
-        }, "txhooks: this adapter has no commit(): write CommitResult commit() noexcept, which says what is proven");
-    static_assert(requires(Adapter& a) { a.rollback(); }, "txhooks: this adapter has no rollback()");
-    static_assert(
-        HasSavepoints<Adapter> || !HasAnySavepointVerb<Adapter>,
-        "txhooks: this adapter has only some of savepoint(unsigned), release(unsigned), rollback_to(unsigned): "
-        "write all three, or none");
-    static_assert(std::equality_comparable<begin_options> && std::default_initializable<begin_options>,
-                  "txhooks: begin_options must have a default and be comparable with ==");
 
     template <class Backend>
     explicit Core(Backend&& backend) : adapter{backend} {}
@@ -39,9 +25,14 @@ public:
     Blocks& blocks() noexcept { return *this; }
 
     void verb_begin() override { verb_begin(begin_options{}); }
-    void verb_begin(const begin_options& options) { begin_with(adapter, options); }
-    CommitResult verb_commit() noexcept override { return adapter.commit(); }
-    void verb_rollback() override { adapter.rollback(); }
+    void verb_begin(const begin_options& options) {
+        noting_failure([&] { begin_with(adapter, options); });
+    }
+    CommitResult verb_commit() noexcept override { return noting_doubt(adapter.commit()); }
+    void verb_rollback() override {
+        noting_failure([&] { adapter.rollback(); });
+        may_be_open_ = false;
+    }
 
     bool has_savepoints() const noexcept override { return HasSavepoints<Adapter>; }
     void verb_savepoint([[maybe_unused]] unsigned n) override {
@@ -59,22 +50,25 @@ public:
         if constexpr (has_state)
             return adapter.state();
         else
-            return in_atomic_block() ? ConnectionState::open : engine_at_rest();
+            return in_atomic_block() ? ConnectionState::open
+                   : may_be_open_    ? ConnectionState::failed
+                                     : engine_at_rest();
     }
     Outcome verb_fate() noexcept override {
-        if constexpr (requires { adapter.fate(); })
+        if constexpr (HasFate<Adapter>)
             return adapter.fate();
         else
             return Outcome::unknown;
     }
     void verb_reset() override {
-        if constexpr (requires { adapter.reset(); }) adapter.reset();
+        if constexpr (HasReset<Adapter>) adapter.reset();
+        if (may_be_open_) prove_idle();
     }
 
     bool has_markers() const noexcept override { return HasMarkers<Adapter>; }
     CommitResult verb_commit_marked([[maybe_unused]] const char* marker) noexcept override {
         if constexpr (HasMarkers<Adapter>)
-            return adapter.commit(marker);
+            return noting_doubt(adapter.commit(marker));
         else
             return {};
     }
@@ -84,6 +78,46 @@ public:
         else
             return false;
     }
+
+private:
+    // Without state() a transaction may be open after a verb that failed.
+
+    template <class Verb>
+    void noting_failure(const Verb& verb) {
+        if constexpr (has_state) {
+            verb();
+        } else {
+            try {
+                verb();
+            } catch (const TransactionLost&) {  // by ROLLBACK, which has done what it should
+                may_be_open_ = false;
+                throw;
+            } catch (...) {
+                may_be_open_ = true;
+                throw;
+            }
+        }
+    }
+
+    // A COMMIT in doubt must not leave a transaction with its locks.
+    CommitResult noting_doubt(CommitResult result) noexcept {
+        if constexpr (!has_state) {
+            const bool proven = result.outcome == Outcome::committed || result.outcome == Outcome::rolled_back ||
+                                result.outcome == Outcome::still_open;
+            if (!proven && !result.lost) [[unlikely]]
+                attempt([this] { verb_rollback(); });
+        }
+        return result;
+    }
+
+    void prove_idle() {
+        attempt([this] { adapter.rollback(); });
+        begin_with(adapter, begin_options{});
+        adapter.rollback();
+        may_be_open_ = false;
+    }
+
+    bool may_be_open_ = false;
 };
 
 }  // namespace txhooks::detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <txhooks/backend_adapter.hpp>
+#include <txhooks/outcome.hpp>
 
 namespace txhooks::detail {
 

@@ -117,6 +117,7 @@ template <class Adapter>
 class FaultyAdapter : public Adapter {
 public:
     using begin_options = txhooks::detail::begin_options_of<Adapter>;
+    using conditional_members = void;
     using Adapter::Adapter;
 
     Faults faults;
