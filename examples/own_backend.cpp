@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Your own connection class, two ways: it has the verbs as members and works as it stands, or it only speaks SQL and
-// gets an adapter of two functions.
+// Your own connection class, two ways: it has the verbs as members, of which commit() says what is proven, and works as
+// it stands; or it only speaks SQL and gets an adapter of two functions.
 
 #include <txhooks/txhooks.hpp>
 
@@ -13,14 +13,25 @@
 #include <string>
 #include <vector>
 
-// 1. A type with the verbs.
+// 1. A type with the verbs: a file that whole groups of lines are appended to.
 class Journal {
 public:
+    Journal() {
+        if (file_ == nullptr) throw std::runtime_error{"cannot open a journal"};
+    }
+    Journal(const Journal&) = delete;
+    Journal& operator=(const Journal&) = delete;
+    ~Journal() { std::fclose(file_); }
+
     void begin() { open_ = true; }
-    void commit() {
-        for (const std::string& line : pending_) std::printf("  written: %s\n", line.c_str());
-        pending_.clear();
+    txhooks::CommitResult commit() noexcept {
         open_ = false;
+        bool written = true;
+        for (const std::string& line : pending_) written = written && std::fprintf(file_, "%s\n", line.c_str()) > 0;
+        pending_.clear();
+        written = std::fflush(file_) == 0 && written;
+        // What failed half way may be there in part: nothing is proven.
+        return {written ? txhooks::Outcome::committed : txhooks::Outcome::unknown};
     }
     void rollback() {
         pending_.clear();
@@ -32,7 +43,15 @@ public:
 
     void write(std::string line) { pending_.push_back(std::move(line)); }
 
+    // What is in the file.
+    std::string read() const {
+        std::rewind(file_);
+        char line[64] = "";
+        return std::fgets(line, sizeof line, file_) == nullptr ? "nothing" : line;
+    }
+
 private:
+    std::FILE* file_ = std::tmpfile();
     std::vector<std::string> pending_;
     bool open_ = false;
 };
@@ -71,7 +90,10 @@ int main() {
     txhooks::HookedConnection<Journal> journal;
     journal.atomic([&] {
         journal.write("hello");
-        journal.on_commit([&] { ran += "journal "; });
+        journal.on_commit([&] {
+            std::printf("  in the journal: %s", journal.read().c_str());
+            ran += "journal ";
+        });
     });
 
     txhooks::HookedConnection<MyDatabase> db;
