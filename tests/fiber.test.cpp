@@ -35,13 +35,13 @@ struct Waiting : FakeBackend {
         if (fiber != nullptr) fiber->wait();
     }
     void begin() { wait(), FakeBackend::begin(); }
-    txhooks::CommitResult commit() noexcept {
+    txhooks::CommitResult commit(const char* marker = nullptr) noexcept {
         try {
             wait();
         } catch (...) {
             return {txhooks::Outcome::unknown, std::current_exception()};
         }
-        return FakeBackend::commit();
+        return FakeBackend::commit(marker);
     }
     void rollback() { wait(), FakeBackend::rollback(); }
     void savepoint(unsigned n) { wait(), FakeBackend::savepoint(n); }

@@ -35,11 +35,11 @@ public:
         open_ = true;
         ++begun;
     }
-    CommitResult commit() noexcept {
+    txhooks::CommitResult commit() noexcept {
         open_ = false;
         ++committed;
         allocations_at_commit = since_start.made();
-        return {Outcome::committed};
+        return {txhooks::Outcome::committed};
     }
     void rollback() { open_ = false; }
     void savepoint(unsigned) {}
