@@ -124,7 +124,7 @@ def count_include(compiler):
 CODE = {
     "txhooks": """
 #include <txhooks/txhooks.hpp>
-struct Backend { void begin(); void commit(); void rollback(); };
+struct Backend { void begin(); txhooks::CommitResult commit() noexcept; void rollback(); };
 using Hooks = txhooks::HookedConnection<Backend>;
 #define REGISTER on_commit
 """,

@@ -28,10 +28,14 @@ public:
     void verb_begin(const begin_options& options) {
         noting_failure([&] { begin_with(adapter, options); });
     }
-    CommitResult verb_commit() noexcept override { return noting_doubt(adapter.commit()); }
+    CommitResult verb_commit() noexcept override {
+        CommitResult result = adapter.commit();
+        note_doubt(result);
+        return result;
+    }
     void verb_rollback() override {
         noting_failure([&] { adapter.rollback(); });
-        may_be_open_ = false;
+        if constexpr (!has_state) may_be_open_ = false;
     }
 
     bool has_savepoints() const noexcept override { return HasSavepoints<Adapter>; }
@@ -67,10 +71,12 @@ public:
 
     bool has_markers() const noexcept override { return HasMarkers<Adapter>; }
     CommitResult verb_commit_marked([[maybe_unused]] const char* marker) noexcept override {
-        if constexpr (HasMarkers<Adapter>)
-            return noting_doubt(adapter.commit(marker));
-        else
-            return {};
+        CommitResult result;
+        if constexpr (HasMarkers<Adapter>) {
+            result = adapter.commit(marker);
+            note_doubt(result);
+        }
+        return result;
     }
     bool verb_was_committed([[maybe_unused]] const char* marker) override {
         if constexpr (HasMarkers<Adapter>)
@@ -100,14 +106,13 @@ private:
     }
 
     // A COMMIT in doubt must not leave a transaction with its locks.
-    CommitResult noting_doubt(CommitResult result) noexcept {
+    void note_doubt(const CommitResult& result) noexcept {
         if constexpr (!has_state) {
             const bool proven = result.outcome == Outcome::committed || result.outcome == Outcome::rolled_back ||
                                 result.outcome == Outcome::still_open;
             if (!proven && !result.lost) [[unlikely]]
                 attempt([this] { verb_rollback(); });
         }
-        return result;
     }
 
     void prove_idle() {

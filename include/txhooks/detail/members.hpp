@@ -9,7 +9,6 @@
 #include <concepts>
 #include <exception>
 #include <type_traits>
-#include <utility>
 
 namespace txhooks::detail {
 
@@ -84,7 +83,7 @@ concept HasReset = requires(T& t) {
     { t.reset() } -> std::same_as<void>;
 };
 template <class T>
-concept HasSession = requires(T& t) { t.session(); } && !std::is_void_v<decltype(std::declval<T&>().session())>;
+concept HasSession = requires(T& t) { requires !std::is_void_v<decltype(t.session())>; };
 template <class T>
 concept HasReadOnly = requires(const T& options) {
     { options.read_only } -> std::same_as<const bool&>;
