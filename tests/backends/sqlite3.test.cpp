@@ -374,6 +374,31 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: keeps statements, which are gone with the wrap
     CHECK(sqlite3_close(handle) == SQLITE_OK);
 }
 
+TEMPLATE_LIST_TEST_CASE("sqlite3: an application that finalizes every statement calls reset() before", "[S49][S59]",
+                        EveryWay) {
+    Scene<TestType> scene;
+    const auto finalize_all = [&] {
+        while (sqlite3_stmt* const next = sqlite3_next_stmt(scene.handle, nullptr)) sqlite3_finalize(next);
+    };
+    CHECK(scene.goes_on());
+    REQUIRE(statements_in(scene.handle) > 0);
+    scene.db.reset();
+    CHECK(statements_in(scene.handle) == 0);  // none of ours is left for the loop to free
+    sqlite3_stmt* theirs = nullptr;
+    REQUIRE(sqlite3_prepare_v2(scene.handle, "SELECT n FROM t", -1, &theirs, nullptr) == SQLITE_OK);
+    finalize_all();
+    run(scene.handle, "DELETE FROM t");
+    CHECK(scene.goes_on());
+
+    {
+        Atomic tx{scene.db, scene.options};
+        CHECK(ending([&] { scene.db.reset(); }) == "UsageError");  // not in a block
+        tx.commit();
+    }
+    scene.db.reset();
+    finalize_all();
+}
+
 TEMPLATE_LIST_TEST_CASE("sqlite3: a wrapper that dies with a block open rolls back and lets the handle close",
                         "[S57][S59]", EveryWay) {
     const DatabaseFile file;
