@@ -171,6 +171,28 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: a nested block that the user's savepoints surr
     CHECK(scene.goes_on());
 }
 
+TEMPLATE_LIST_TEST_CASE("sqlite3: hooks follow blocks, and not the user's own savepoints", "[S26][S33]", EveryWay) {
+    Scene<TestType> scene;
+    scene.db.atomic(scene.options, [&] {
+        run(scene.handle, "SAVEPOINT mine");
+        scene.row(1);
+        run(scene.handle, "ROLLBACK TO mine; RELEASE mine");  // nobody sees that: the hook runs without its row
+        scene.row(2);
+    });
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "2");
+
+    scene.hooks.clear();
+    scene.db.atomic(scene.options, [&] {
+        Atomic inner{scene.db};  // the cure
+        scene.row(3);
+        inner.rollback();
+        scene.row(4);
+    });
+    CHECK(scene.hooks == "4");
+    CHECK(scene.truth() == "2,4");
+}
+
 // ---- What is left alone
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: does not disturb last_insert_rowid(), changes() and total_changes()", "[S53]",
