@@ -35,6 +35,10 @@ public:
     /// `hook` and `args` are copied or moved now, as `std::thread` does it; `std::ref` opts out.
     /// Outside any block the hook runs before `on_commit` returns. O(1).
     ///
+    /// It runs inside `commit()` or `atomic(fn)`: a mutex that is held around the block is still held (`.detach` lets
+    /// hooks wait), and `std::exit` in it destroys a static connection in the middle, which ends the program with a
+    /// message.
+    ///
     /// Throws: outside a block, whatever the hook throws, and `UsageError` in a transaction that was not begun here;
     /// inside, what copying throws and `std::bad_alloc`; `UsageError` for an empty `std::function` or a null pointer;
     /// `TransactionLost` and `ConnectionBroken` when that is so. After a throw: no hook has been added.
