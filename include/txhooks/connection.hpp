@@ -30,8 +30,8 @@ public:
     /// Runs `hook(args...)` once the outermost atomic block on this connection is proven committed.
     ///
     /// Hooks run in the order they were registered. If a surrounding block rolls back, its hooks are discarded.
-    /// Hooks follow blocks: a savepoint that is no block (raw SQL, a class of the driver's) takes its rows along when it
-    /// is rolled back, and the hooks registered in it run all the same. Use a nested block instead.
+    /// Hooks follow blocks: a savepoint that is no block (raw SQL, a class of the driver's) takes its rows along when
+    /// it is rolled back, and the hooks registered in it run all the same. Use a nested block instead.
     /// `hook` and `args` are copied or moved now, as `std::thread` does it; `std::ref` opts out.
     /// Outside any block the hook runs before `on_commit` returns. O(1).
     ///

@@ -221,8 +221,8 @@ private:
         return {outcome, this->error(rc, outcome)};
     }
 
-    // RELEASE has failed before it did anything: it could not be prepared, or statements are in progress. (A file that is
-    // busy is answered the same, and stays open too. An extended code of BUSY that comes from a commit is not: undone.)
+    // RELEASE has undone nothing: it could not be prepared, statements are in progress, or a file is busy. (A commit
+    // that ends in an extended code of BUSY is undone.)
     bool refused() const noexcept {
         return !this->sql_.has(Statements::release) || sqlite3_extended_errcode(this->sql_.db()) == SQLITE_BUSY;
     }
