@@ -1,16 +1,27 @@
 // SPDX-License-Identifier: MIT
+#include <txhooks/doubt.hpp>
+#include <txhooks/retry.hpp>
 #include <txhooks/testing/fake_backend.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include "support/catch.hpp"
 #include "support/trace.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+#include <chrono>
+#include <cstdlib>
 #include <functional>
+#include <future>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 // What a hook refers to must live until it runs: each way to get that wrong, which AddressSanitizer must see, and its cure.
+// And the other traps of the README.
 
 using support::Trace;
 using txhooks::Atomic;
@@ -309,4 +320,174 @@ TEST_CASE("lifetime: what lives long enough may be referred to in any way", "[S3
     });
     db.on_commit([&, here = Order{1}] { mails.send(here); });  // outside a block it runs at once
     CHECK(mails.sent == "77AnnAnn1");
+}
+
+// ---- Traps of another kind
+
+namespace {
+
+const txhooks::RetryPolicy at_once{
+    .transient = [](const std::exception_ptr&) noexcept { return true; },
+    .sleep = [](std::chrono::nanoseconds) {},
+};
+
+}  // namespace
+
+TEST_CASE("lifetime: what is moved into a hook is not there for the next attempt of retry", "[retry][S3]") {
+    Fake db;
+    Mails mails;
+    std::string name = "Ann";
+    const auto sign_up_by = [&](auto register_hook) {
+        int attempts = 0;
+        txhooks::retry(db, at_once, [&] {
+            register_hook();
+            if (++attempts == 1) throw support::Oops{};
+        });
+    };
+    sign_up_by([&] { db.on_commit(&Mails::send_view, &mails, name); });  // the cure: copy
+    CHECK(mails.sent == "Ann");
+    mails.sent.clear();
+    sign_up_by([&] { db.on_commit(&Mails::send_view, &mails, std::move(name)); });
+    CHECK(mails.sent.empty());  // the trap: the first attempt's hook took it along
+}
+
+TEST_CASE("lifetime: a mutex held around the block is still held when its hooks run", "[S13][S60]") {
+    Fake db;
+    std::mutex mutex;
+    Trace found;
+    // A hook that waits for another thread that needs the mutex would wait for ever.
+    const auto look = [&] {
+        const bool free = std::async(std::launch::async, [&] {
+                              const std::unique_lock lock{mutex, std::try_to_lock};
+                              return lock.owns_lock();
+                          }).get();
+        found.note(free ? "free" : "held");
+    };
+    {
+        const std::lock_guard lock{mutex};
+        db.atomic([&] { db.on_commit(look); });
+    }
+    DetachedHooks after;
+    {
+        const std::lock_guard lock{mutex};
+        db.atomic({.detach = &after}, [&] { db.on_commit(look); });
+    }
+    after.run();
+    CHECK(found.text() == "held,free");
+}
+
+TEST_CASE("lifetime: std::exit in a hook destroys a static connection while its hooks are being called", "[S57]") {
+    const auto trap = support::end_of_process([] {
+        static Fake db;
+        db.atomic([&] { db.on_commit([] { std::exit(0); }); });
+    });
+    CHECK(trap.terminated);
+    CHECK_THAT(trap.said, Catch::Matchers::Contains("a connection was destroyed while its hooks are being called"));
+
+    const auto cure = support::end_of_process([] {
+        dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);  // for what the parent has not written yet
+        static Fake db;
+        bool asked_to_exit = false;
+        db.atomic([&] { db.on_commit([&] { asked_to_exit = true; }); });
+        if (asked_to_exit) std::exit(0);
+    });
+    CHECK_FALSE(cure.terminated);
+    CHECK(cure.said.empty());
+}
+
+namespace {
+
+// An uploaded file, which is removed unless somebody keeps it.
+class Upload {
+public:
+    explicit Upload(Trace& disk) : disk_{&disk} {}
+    Upload(Upload&& other) noexcept : disk_{std::exchange(other.disk_, nullptr)} {}
+    Upload& operator=(Upload&&) = delete;
+    ~Upload() {
+        if (disk_ != nullptr) disk_->note("removed");
+    }
+    void keep() { std::exchange(disk_, nullptr)->note("kept"); }
+
+private:
+    Trace* disk_;
+};
+
+void lose_the_answer_to_commit(Fake& db) {
+    db.faults.lose_connection(txhooks::testing::Verb::commit, txhooks::testing::When::after_effect);
+}
+
+}  // namespace
+
+TEST_CASE("lifetime: a capture that undoes something when it dies also does so when COMMIT is in doubt",
+          "[S48][S27][doubt]") {
+    Trace disk;
+    const auto add_picture = [&](Fake& db) {
+        db.put("picture");
+        db.on_commit([upload = Upload{disk}]() mutable { upload.keep(); });
+    };
+    {
+        Fake db;
+        lose_the_answer_to_commit(db);
+        CHECK_THROWS_AS(db.atomic([&] { add_picture(db); }), txhooks::CommitUnknown);
+        CHECK(db.committed("picture"));
+        CHECK(disk.text() == "removed");
+    }
+    disk.clear();
+    {
+        Fake db;
+        txhooks::Doubt doubt;
+        lose_the_answer_to_commit(db);
+        CHECK_THROWS_AS(db.atomic({.resolve = &doubt}, [&] { add_picture(db); }), txhooks::CommitUnknown);
+        CHECK(disk.text().empty());
+        db.reconnect();
+        db.reset();
+        doubt.resolve(db);
+        CHECK(disk.text() == "kept");
+    }
+    disk.clear();
+    {
+        Fake db;  // without a marker: who catches knows what failed
+        lose_the_answer_to_commit(db);
+        std::optional<Upload> upload{disk};
+        try {
+            db.atomic([&] { db.put("picture"); });
+            upload->keep();
+        } catch (const txhooks::CommitUnknown&) {
+            upload->keep();  // and somebody has to look
+        }
+        CHECK(db.committed("picture"));
+        CHECK(disk.text() == "kept");
+    }
+}
+
+TEST_CASE("lifetime: a pool that cleans its connections up in the middle of a block loses the transaction", "[S50]") {
+    // A connection for a while; given back, it is cleaned up.
+    struct Lease {
+        Fake& db;
+        ~Lease() {
+            if (db.state() != txhooks::ConnectionState::idle) db.execute("ROLLBACK");
+            db.execute("RESET ALL");
+        }
+    };
+    Fake db;
+    Trace ran;
+    {
+        Atomic tx{db};
+        {
+            const Lease lease{db};
+            db.put("lost");
+            db.on_commit(ran.hook("lost"));
+        }
+        CHECK_THROWS_AS(tx.commit(), txhooks::TransactionLost);
+    }
+    {
+        const Lease lease{db};
+        Atomic tx{db};  // ends first
+        db.put("kept");
+        db.on_commit(ran.hook("kept"));
+        tx.commit();
+    }
+    CHECK(ran.text() == "kept");
+    CHECK_FALSE(db.committed("lost"));
+    CHECK(db.committed("kept"));
 }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 using namespace txhooks;
@@ -96,6 +97,26 @@ template <>
 struct txhooks::result_traits<Unsure> {
     static bool failed(const Unsure&) { throw 42; }
 };
+
+TEST_CASE("result_traits: what a hook may not return is what can mean failure", "[S5]") {
+    STATIC_REQUIRE(detail::CanFail<Expected<int>>);
+    STATIC_REQUIRE(detail::CanFail<Status>);
+    STATIC_REQUIRE(detail::CanFail<Errno>);
+    STATIC_REQUIRE(detail::CanFail<Unsure>);  // does not look like it, but was told
+    STATIC_REQUIRE(detail::CanFail<std::error_code>);
+    STATIC_REQUIRE(detail::CanFail<std::errc>);
+
+    STATIC_REQUIRE_FALSE(detail::CanFail<void>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<bool>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<int*>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<int[2]>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<Color>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<std::string>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<std::optional<int>>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<Connection>);  // abstract; returned by reference
+    STATIC_REQUIRE_FALSE(detail::CanFail<void()>);
+    STATIC_REQUIRE_FALSE(detail::CanFail<struct NeverDefined>);
+}
 
 TEST_CASE("result_traits: an expected-like result fails when it holds an error", "[S30]") {
     World w;

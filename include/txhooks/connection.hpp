@@ -30,8 +30,15 @@ public:
     /// Runs `hook(args...)` once the outermost atomic block on this connection is proven committed.
     ///
     /// Hooks run in the order they were registered. If a surrounding block rolls back, its hooks are discarded.
+    /// Hooks follow blocks: a savepoint that is no block (raw SQL, a class of the driver's) takes its rows along when
+    /// it is rolled back, and the hooks registered in it run all the same. Use a nested block instead.
     /// `hook` and `args` are copied or moved now, as `std::thread` does it; `std::ref` opts out.
-    /// Outside any block the hook runs before `on_commit` returns. O(1).
+    /// Outside any block the hook runs before `on_commit` returns. What it returns is ignored, so that the compiler
+    /// refuses a hook whose result can mean failure (`result_traits`). O(1).
+    ///
+    /// It runs inside `commit()` or `atomic(fn)`: a mutex that is held around the block is still held (`.detach` lets
+    /// hooks wait), and `std::exit` in it destroys a static connection in the middle, which ends the program with a
+    /// message.
     ///
     /// Throws: outside a block, whatever the hook throws, and `UsageError` in a transaction that was not begun here;
     /// inside, what copying throws and `std::bad_alloc`; `UsageError` for an empty `std::function` or a null pointer;

@@ -31,6 +31,9 @@ namespace txhooks {
 /// row. (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits
 /// for the standbys that a COMMIT of that connection waits for, and then stands after a failover.
 ///
+/// Without a `Doubt` the hooks are destroyed at once: a capture whose destructor undoes something (removes an uploaded
+/// file) does so although the row may be there.
+///
 /// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, if that is not the default):
 ///
 ///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,

@@ -30,8 +30,11 @@ concept ErrorCodeLike = requires(const T& t) {
 ///     template <> struct txhooks::result_traits<std::error_code> {
 ///         static bool failed(const std::error_code& e) { return bool(e); }
 ///     };
+///
+/// A hook with a result that can mean failure is refused: its transaction is committed, and nobody looks at the result.
 template <class T>
 struct result_traits {
+    using nobody_told = void;  // that a hook with this result can fail: not in a specialisation
     static constexpr bool failed(const T& result) {
         static_assert(
             detail::ExpectedLike<T> || !detail::ErrorCodeLike<T>,
@@ -41,5 +44,14 @@ struct result_traits {
         return false;
     }
 };
+
+namespace detail {
+
+// A result that can mean failure: it looks like that, or result_traits was told.
+template <class T>
+concept CanFail = !std::is_void_v<T> &&
+                  (ExpectedLike<T> || ErrorCodeLike<T> || !requires { typename result_traits<T>::nobody_told; });
+
+}  // namespace detail
 
 }  // namespace txhooks

@@ -147,7 +147,8 @@ private:
 /// what `fn` returns; a result that means failure (`result_traits`) rolls back and is returned, it is not tried again.
 ///
 /// Every attempt is a block of its own: the hooks of a failed one are discarded, those of the one that commits run, in
-/// here. `fn` must set its own variables back: only the database forgets.
+/// here. `fn` must set its own variables back: only the database forgets. What is `std::move`d into a hook is not there
+/// for the next attempt: copy it.
 ///
 /// Transient are: SQLite's SQLITE_BUSY with all its kinds (a stale snapshot in WAL mode: begin such blocks immediate),
 /// also at COMMIT; PostgreSQL's 40001 and 40P01; MariaDB's 1213 and 1205; what `RetryPolicy::transient` adds. They are

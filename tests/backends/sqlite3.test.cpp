@@ -171,6 +171,28 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: a nested block that the user's savepoints surr
     CHECK(scene.goes_on());
 }
 
+TEMPLATE_LIST_TEST_CASE("sqlite3: hooks follow blocks, and not the user's own savepoints", "[S26][S33]", EveryWay) {
+    Scene<TestType> scene;
+    scene.db.atomic(scene.options, [&] {
+        run(scene.handle, "SAVEPOINT mine");
+        scene.row(1);
+        run(scene.handle, "ROLLBACK TO mine; RELEASE mine");  // nobody sees that: the hook runs without its row
+        scene.row(2);
+    });
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "2");
+
+    scene.hooks.clear();
+    scene.db.atomic(scene.options, [&] {
+        Atomic inner{scene.db};  // the cure
+        scene.row(3);
+        inner.rollback();
+        scene.row(4);
+    });
+    CHECK(scene.hooks == "4");
+    CHECK(scene.truth() == "2,4");
+}
+
 // ---- What is left alone
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: does not disturb last_insert_rowid(), changes() and total_changes()", "[S53]",
@@ -372,6 +394,31 @@ TEMPLATE_LIST_TEST_CASE("sqlite3: keeps statements, which are gone with the wrap
     }
     CHECK(statements_in(handle) == 0);
     CHECK(sqlite3_close(handle) == SQLITE_OK);
+}
+
+TEMPLATE_LIST_TEST_CASE("sqlite3: an application that finalizes every statement calls reset() before", "[S49][S59]",
+                        EveryWay) {
+    Scene<TestType> scene;
+    const auto finalize_all = [&] {
+        while (sqlite3_stmt* const next = sqlite3_next_stmt(scene.handle, nullptr)) sqlite3_finalize(next);
+    };
+    CHECK(scene.goes_on());
+    REQUIRE(statements_in(scene.handle) > 0);
+    scene.db.reset();
+    CHECK(statements_in(scene.handle) == 0);  // none of ours is left for the loop to free
+    sqlite3_stmt* theirs = nullptr;
+    REQUIRE(sqlite3_prepare_v2(scene.handle, "SELECT n FROM t", -1, &theirs, nullptr) == SQLITE_OK);
+    finalize_all();
+    run(scene.handle, "DELETE FROM t");
+    CHECK(scene.goes_on());
+
+    {
+        Atomic tx{scene.db, scene.options};
+        CHECK(ending([&] { scene.db.reset(); }) == "UsageError");  // not in a block
+        tx.commit();
+    }
+    scene.db.reset();
+    finalize_all();
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3: a wrapper that dies with a block open rolls back and lets the handle close",

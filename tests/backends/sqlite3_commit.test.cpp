@@ -9,6 +9,7 @@
 
 #include <txhooks/backends/sqlite3.hpp>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -467,6 +468,20 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a file that is busy while it is synced 
     CHECK(scene.goes_on());
 }
 
+TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a kind of BUSY that undid the block is not taken for one that left it open",
+                        "[S46][S48]", EveryWay) {
+    FaultyVfs vfs;
+    Scene<TestType> scene{"DELETE", vfs.name()};
+    typename Scene<TestType>::Tx tx{scene.db, scene.options};
+    scene.row(1);
+    vfs.fail(Call::sync, File::journal, SQLITE_BUSY_TIMEOUT);
+    CHECK(ending([&] { return tx.commit(); }) != "committed");
+    vfs.fault = nullptr;
+    if (tx.active()) tx.commit();  // SQLite up to 3.40 has undone it
+    CHECK(scene.hooks == scene.truth());
+    CHECK(scene.idle());
+}
+
 // ---- Unfinished statements
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: an unfinished INSERT ... RETURNING makes COMMIT busy until it is reset",
@@ -482,6 +497,73 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: an unfinished INSERT ... RETURNING make
     CHECK(scene.hooks == "1");
     CHECK(scene.truth() == "1,2");
     CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("sqlite3 commit: an unfinished statement that never writes can make COMMIT busy too", "[S47]",
+                        EveryWay) {
+    for (const bool writes : {false, true})
+        for (const char* const sql : {"PRAGMA journal_mode", "EXPLAIN INSERT INTO t VALUES (2)"}) {
+            INFO(sql << (writes ? " after a write" : ""));
+            Scene<TestType> scene;
+            run(scene.handle, "INSERT INTO t VALUES (7)");
+            {
+                typename Scene<TestType>::Tx tx{scene.db, scene.options};
+                if (writes) scene.row(1);
+                CHECK(values(scene.handle, "SELECT n FROM t") == (writes ? "1,7" : "7"));
+                Unfinished counts_as_a_write{scene.handle, sql};
+                scene.hook(2);
+                CHECK(ending([&] { return tx.commit(); }) == "EngineError BUSY still_open");
+                CHECK(ending([&] { typename Scene<TestType>::Tx inner{scene.db}; }) == "EngineError BUSY still_open");
+                CHECK(ending([&] { return tx.commit(); }) == "EngineError BUSY still_open");
+                CHECK(scene.hooks.empty());
+                counts_as_a_write.finish();
+                CHECK(ending([&] { return tx.commit(); }) == "committed");
+                CHECK(scene.hooks == (writes ? "1,2" : "2"));
+            }
+            CHECK(scene.truth() == (writes ? "1,7" : "7"));
+            CHECK(scene.sink.empty());
+            CHECK(scene.goes_on());
+        }
+}
+
+TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT of a block that never wrote is rolled back by atomic(fn)",
+                        "[S47][S30]", EveryWay) {
+    Scene<TestType> scene;
+    {
+        std::optional<Unfinished> explained;
+        CHECK(ending([&] {
+                  scene.db.atomic(scene.options, [&] {
+                      explained.emplace(scene.handle, "EXPLAIN INSERT INTO t VALUES (2)");
+                      scene.hook(1);
+                  });
+              }) == "EngineError BUSY still_open");
+    }
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    CHECK(scene.sink.empty());
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a RELEASE or COMMIT that SQLite does not even prepare leaves the block open",
+                        "[S47]", EveryWay) {
+    for (const bool writes : {false, true}) {
+        INFO((writes ? "after a write" : "before any write"));
+        Scene<TestType> scene;  // in its first block nothing but BEGIN has been prepared yet
+        {
+            typename Scene<TestType>::Tx tx{scene.db, scene.options};
+            if (writes) scene.row(1);
+            scene.hook(2);
+            const int before = sqlite3_limit(scene.handle, SQLITE_LIMIT_SQL_LENGTH, 1);
+            CHECK(ending([&] { return tx.commit(); }) == "EngineError TOOBIG still_open");
+            sqlite3_limit(scene.handle, SQLITE_LIMIT_SQL_LENGTH, before);
+            CHECK(scene.hooks.empty());
+            CHECK(ending([&] { return tx.commit(); }) == "committed");
+            CHECK(scene.hooks == (writes ? "1,2" : "2"));
+        }
+        CHECK(scene.truth() == (writes ? "1" : ""));
+        CHECK(scene.sink.empty());
+        CHECK(scene.goes_on());
+    }
 }
 
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a block with an unfinished INSERT ... RETURNING can be rolled back", "[S25]",

@@ -376,6 +376,27 @@ TEMPLATE_TEST_CASE("sqlitecpp: a SQLite::Savepoint inside a block works", "[S43]
     CHECK(diary.truth() == "1,2");
 }
 
+TEMPLATE_TEST_CASE("sqlitecpp: hooks follow blocks, and not a SQLite::Savepoint", "[S26][S33]", DefaultAdapter,
+                   CountingAdapter) {
+    Diary diary;
+    Owned<TestType> db{diary.file.path(), read_write};
+    db.atomic([&] {
+        SQLite::Savepoint theirs{db, "mine"};
+        diary.row(db, 1);
+    });  // it rolls back, which nobody sees: the hook runs without its row
+    CHECK(diary.hooks == "1");
+    CHECK(diary.truth().empty());
+
+    diary.hooks.clear();
+    db.atomic([&] {
+        Atomic inner{db};  // the cure
+        diary.row(db, 2);
+        inner.rollback();
+    });
+    CHECK(diary.hooks.empty());
+    CHECK(diary.truth().empty());
+}
+
 TEMPLATE_TEST_CASE("sqlitecpp: inside a SQLite::Transaction neither a block nor a hook can be had", "[S8][S41]",
                    DefaultAdapter, CountingAdapter) {
     Diary diary;

@@ -70,6 +70,8 @@ inline std::string code_name(int code) {
             return "IOERR_DELETE";
         case SQLITE_IOERR_WRITE:
             return "IOERR_WRITE";
+        case SQLITE_TOOBIG:
+            return "TOOBIG";
         case SQLITE_CONSTRAINT_COMMITHOOK:
             return "CONSTRAINT_COMMITHOOK";
         case SQLITE_CONSTRAINT_FOREIGNKEY:

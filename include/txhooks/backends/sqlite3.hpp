@@ -6,7 +6,9 @@
 ///     txhooks::HookedConnection db{handle};
 ///     db.atomic({.begin = txhooks::sqlite::Begin::immediate}, [&] { ... });
 ///
-/// The handle is borrowed: close it after this object is gone, because prepared statements are kept in it.
+/// The handle is borrowed: close it after this object is gone, because prepared statements are kept in it. They are not
+/// the application's to finalize: where it finalizes all there are (a loop of `sqlite3_next_stmt`) while this object
+/// lives, call `reset()` before, which gives them back; they are prepared anew when next used.
 /// Errors of SQLite are thrown as `EngineError` with the extended result code.
 
 #include <txhooks/backends/detail/sqlite.hpp>

@@ -6,6 +6,8 @@
 ///     txhooks::HookedConnection<SQLite::Database> db{"app.db", SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE};
 ///     db.atomic({.begin = txhooks::sqlite::Begin::immediate}, [&] { ... });
 ///
+/// Nest another block instead of a `SQLite::Savepoint`: hooks follow blocks, and would run after it was rolled back.
+///
 /// A borrowed database must outlive its wrapper: prepared statements are kept in it, and SQLiteCpp 3.2 aborts when it
 /// closes a database that has some. Errors of SQLite are thrown as `SQLite::Exception`.
 

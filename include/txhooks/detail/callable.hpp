@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/detail/cxx20.hpp>
+#include <txhooks/result_traits.hpp>
 
 #include <type_traits>
 
@@ -78,6 +79,10 @@ consteval void check_hook() {
             !Asynchronous<Result>,
             "txhooks: this hook returns a coroutine or a future, which nobody would wait for; start the work in "
             "the hook and return nothing");
+        static_assert(
+            !CanFail<Result>,
+            "txhooks: this hook returns a result that can mean failure, and nobody would look at it: the data "
+            "is committed already; look at it in the hook (throw, or report it) and return nothing");
     }
 }
 

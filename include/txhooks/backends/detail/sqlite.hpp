@@ -51,6 +51,9 @@ public:
         return sqlite3_reset(statement);
     }
 
+    /// Whether `slot` was ever prepared: if not, it has not run.
+    bool has(unsigned slot) const noexcept { return kept_[slot] != nullptr; }
+
     /// Runs `sql` without keeping it.
     int run_once(const char* sql) noexcept { return sqlite3_exec(db_, sql, nullptr, nullptr, nullptr); }
 
@@ -189,7 +192,7 @@ public:
         }
         if (!this->in_transaction()) return ended(rc, vetoed() ? Outcome::rolled_back : Outcome::unknown);
         if (this->says_no_such_savepoint(rc)) return {Outcome::unknown, this->error(rc), true};
-        if (!nested && !this->writing()) return ended_in_release(rc);
+        if (!nested && !this->writing() && !refused()) return ended_in_release(rc);
         std::exception_ptr error = this->error(rc, Outcome::still_open);
         // Without it the next attempt would look like a loss.
         if (nested && set_witness() != SQLITE_OK) return {Outcome::unknown, error, true};
@@ -216,6 +219,12 @@ private:
     CommitResult ended(int rc, Outcome outcome) noexcept {
         this->ours_ = false;
         return {outcome, this->error(rc, outcome)};
+    }
+
+    // RELEASE has undone nothing: it could not be prepared, statements are in progress, or a file is busy. (A commit
+    // that ends in an extended code of BUSY is undone.)
+    bool refused() const noexcept {
+        return !this->sql_.has(Statements::release) || sqlite3_extended_errcode(this->sql_.db()) == SQLITE_BUSY;
     }
 
     // When the RELEASE that commits fails for good, SQLite undoes everything and yet stays in a transaction: an empty
