@@ -24,12 +24,20 @@
 
 #include <libpq-fe.h>
 
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 
 namespace txhooks::postgres {
 
@@ -55,6 +63,7 @@ public:
     /// Of the first error: empty if there was none, or the server did not report it.
     std::string_view sqlstate() const noexcept { return sqlstate_text(); }
     bool failed() const noexcept { return error_ != nullptr || !last_; }
+    bool failed_at_once() const noexcept { return !last_; }
 
     EngineError error(Outcome outcome) const noexcept {
         const char* const text = error_ ? PQresultErrorMessage(error_.get()) : PQerrorMessage(conn_);
@@ -74,6 +83,107 @@ private:
     PGconn* conn_;
     std::unique_ptr<PGresult, Clear> last_;
     std::unique_ptr<PGresult, Clear> error_;
+};
+
+// Which process this is; the same for all where there is no fork().
+inline long this_process() noexcept {
+#if __has_include(<unistd.h>)
+    return getpid();
+#else
+    return 0;
+#endif
+}
+
+// Reads, or ends, whatever was going on on a connection that gives it up.
+class GiveUp {
+public:
+    explicit GiveUp(PGconn* conn) noexcept : conn_{conn} {
+        if (in_pipeline()) sync();
+        while (PQstatus(conn_) == CONNECTION_OK && !finished())
+            if (!await_answer() || !read_answer()) PQresetStart(conn_);  // closes it: the server rolls back by itself
+    }
+
+private:
+    bool in_pipeline() const noexcept {
+#ifdef LIBPQ_HAS_PIPELINING
+        return PQpipelineStatus(conn_) != PQ_PIPELINE_OFF;
+#else
+        return false;
+#endif
+    }
+
+    void sync() const noexcept {
+#ifdef LIBPQ_HAS_PIPELINING
+        PQpipelineSync(conn_);
+#endif
+    }
+
+    bool finished() const noexcept {
+#ifdef LIBPQ_HAS_PIPELINING
+        if (in_pipeline() && PQexitPipelineMode(conn_) == 0) return false;
+#endif
+        return PQtransactionStatus(conn_) != PQTRANS_ACTIVE;
+    }
+
+    // Answers that are under way are read as they are. What takes longer may wait for ever, for a lock that another
+    // connection of this thread holds, so it is cancelled: again and again, since a cancel between two statements of a
+    // pipeline is lost. False: there was no answer to that either.
+    template <class Waiting>
+    bool await(int pause, Waiting waiting) {
+        for (; waiting(); pause = std::min(2 * pause, longest_pause)) {
+            if (patience_ < pause) return false;
+            patience_ -= pause;
+            if (pause > first_pause) cancel();
+            std::this_thread::sleep_for(std::chrono::milliseconds{pause});
+        }
+        return true;
+    }
+
+    bool await_answer() {
+        return await(first_pause, [this] { return PQconsumeInput(conn_) == 1 && PQisBusy(conn_) == 1; });
+    }
+
+    void cancel() const noexcept {
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+        PGcancelConn* const request = PQcancelCreate(conn_);
+        PQcancelBlocking(request);
+        PQcancelFinish(request);
+#else
+        PGcancel* const request = PQgetCancel(conn_);
+        char error[256];
+        PQcancel(request, error, sizeof error);
+        PQfreeCancel(request);
+#endif
+    }
+
+    // False: a COPY that cannot be ended. In a pipeline nobody knows what it leaves unanswered.
+    bool read_answer() {
+        PGresult* const result = PQgetResult(conn_);
+        const ExecStatusType status = result != nullptr ? PQresultStatus(result) : PGRES_EMPTY_QUERY;
+        PQclear(result);
+        if (status == PGRES_COPY_OUT) return read_copy();
+        if (status == PGRES_COPY_IN) return !in_pipeline() && PQputCopyEnd(conn_, "given up") == 1;
+        return status != PGRES_COPY_BOTH;
+    }
+
+    bool read_copy() {
+        for (int length = 0;;) {
+            const auto waiting = [&] {
+                char* row = nullptr;
+                length = PQconsumeInput(conn_) == 1 ? PQgetCopyData(conn_, &row, 1) : -2;
+                PQfreemem(row);
+                return length == 0;
+            };
+            if (!await(2 * first_pause, waiting)) return false;
+            if (length < 0) return length == -1;
+        }
+    }
+
+    static constexpr int first_pause = 4;  // milliseconds, as all of these
+    static constexpr int longest_pause = 512;
+
+    PGconn* conn_;
+    int patience_ = 30'000;
 };
 
 // What is sent with BEGIN and before COMMIT for the server to check that it is still the same transaction.
@@ -207,7 +317,10 @@ private:
         return ended(reply, open ? Outcome::unknown : Outcome::rolled_back);
     }
 
-    bool busy() const noexcept { return PQtransactionStatus(conn()) == PQTRANS_ACTIVE || in_pipeline(); }
+    bool busy() const noexcept {
+        const PGTransactionStatusType status = PQtransactionStatus(conn());
+        return status == PQTRANS_ACTIVE || (status != PQTRANS_UNKNOWN && in_pipeline());
+    }
 
     bool in_pipeline() const noexcept {
 #ifdef LIBPQ_HAS_PIPELINING
@@ -218,14 +331,7 @@ private:
     }
 
     void finish_what_is_running() noexcept {
-#ifdef LIBPQ_HAS_PIPELINING
-        if (in_pipeline()) {
-            PQpipelineSync(conn());
-            while (PQstatus(conn()) == CONNECTION_OK && PQexitPipelineMode(conn()) == 0) PQclear(PQgetResult(conn()));
-        }
-#endif
-        if (PQtransactionStatus(conn()) == PQTRANS_ACTIVE)
-            PQclear(PQexec(conn(), ""));  // which reads, or ends, the rest
+        if (busy()) detail::GiveUp{conn()};
     }
 
     void execute(const char* sql) {
