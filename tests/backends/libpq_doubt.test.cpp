@@ -9,6 +9,7 @@
 #include <txhooks/backends/libpq.hpp>
 
 #include <string>
+#include <string_view>
 
 using namespace support;
 using txhooks::Outcome;
@@ -122,4 +123,96 @@ TEST_CASE("libpq doubt: a marker's table that keeps nothing proves nothing", "[d
     CHECK(s.doubt.in_doubt());
     run(s.others, "DROP TRIGGER swallow ON txhooks_commit");
     CHECK(name(s.doubt.resolve(fresh)) == "rolled_back");
+}
+
+// ---- What is sent to write the marker
+
+TEMPLATE_LIST_TEST_CASE("libpq doubt: the first marker of a session takes one more round trip, and is lost as well",
+                        "[doubt][S48][P05]", EveryWitness) {
+    DoubtScene<PostgresScene<TestType>> s;
+    SECTION("answered") {
+        s.scene.db.atomic([] {});
+        s.proxy.round_trips();
+        for (int n = 1; n != 4; ++n) s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.hook(n); });
+        CHECK(s.proxy.round_trips() == 7);
+        run(s.scene.handle, "DISCARD ALL");
+        run(s.scene.handle, "SET search_path = " + run(s.others, "SHOW search_path"));
+        s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(4); });
+        CHECK(s.scene.hooks == "1,2,3,4");
+        CHECK(s.markers() == "true,true,true,true");
+    }
+    SECTION("not answered: the second is never sent") {
+        CHECK(without_cause(ending([&] {
+                  s.scene.db.atomic({.resolve = &s.doubt}, [&] {
+                      s.scene.row(1);
+                      s.proxy.arm("COMMIT", Cut::reply);
+                  });
+              })) == "CommitUnknown unknown");
+        CHECK(s.doubt.in_doubt());
+        PostgresHandle handle{s.scene.server()};
+        txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+        CHECK(name(s.doubt.resolve(fresh)) == "rolled_back");
+        CHECK(s.scene.hooks == "");
+        CHECK(s.scene.truth() == "");
+    }
+    SECTION("the second is not answered") {
+        CHECK(without_cause(ending([&] {
+                  s.scene.db.atomic({.resolve = &s.doubt}, [&] {
+                      s.scene.row(1);
+                      s.proxy.arm("PREPARE", Cut::reply);
+                  });
+              })) == "CommitUnknown unknown");
+        CHECK(s.doubt.in_doubt());
+        PostgresHandle handle{s.scene.server()};
+        txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+        CHECK(name(s.doubt.resolve(fresh)) == "committed");
+        CHECK(s.scene.hooks == "1");
+        CHECK(s.scene.truth() == "1");
+    }
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq doubt: a block that is read-only by its session, role or itself needs no marker",
+                        "[doubt][S44]", EveryWitness) {
+    check_read_only_doubt<PostgresScene<TestType>>();
+}
+
+TEST_CASE("libpq doubt: what was written before the block became read-only is not committed without a marker",
+          "[doubt][S46]") {
+    check_written_before_read_only<PostgresScene<>>();
+}
+
+TEST_CASE("libpq doubt: the COMMIT of a read-only block without an answer is not in doubt: no marker was sent",
+          "[doubt][S48]") {
+    check_read_only_without_an_answer<PostgresScene<>>();
+}
+
+TEST_CASE("libpq doubt: a table that is UNLOGGED or temporary is no proof", "[doubt]") {
+    check_table_that_is_not_kept<PostgresScene<>>([](auto& scene, auto& doubt) {
+        PostgresHandle handle{scene.server()};
+        txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+        return name(doubt.resolve(fresh));
+    });
+}
+
+TEST_CASE("libpq doubt: a hook that is registered while COMMIT is on its way is not in doubt without a marker",
+          "[doubt][S48]") {
+    DoubtScene<PostgresScene<>> s;
+    s.scene.run(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''%'', repeat(''x'', 20000); "
+        "PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'; "
+        "CREATE CONSTRAINT TRIGGER tell AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+        "EXECUTE FUNCTION tell()");
+    PQsetNoticeProcessor(
+        s.scene.handle,
+        [](void* scene, const char* text) {
+            if (std::string_view{text}.find("xxx") != std::string_view::npos)
+                static_cast<PostgresScene<>*>(scene)->hook(1);
+        },
+        &s.scene);
+    CHECK(without_cause(ending([&] { s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.insert(1); }); })) ==
+          "CommitUnknown unknown");
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 0);
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.truth() == "");
 }

@@ -297,3 +297,16 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: what each witness sees that another does no
     CHECK((scene.truth().find('1') != std::string::npos) == there);
     CHECK(scene.goes_on());
 }
+
+TEMPLATE_LIST_TEST_CASE("libpq loss: COMMIT AND CHAIN of a failed transaction, with a savepoint of the user's set",
+                        "[S50][P08]", EveryWitness) {
+    PostgresScene<TestType> scene;
+    typename PostgresScene<TestType>::Tx tx{scene.db};
+    scene.row(1);
+    for (const char* sql : {"SAVEPOINT s", "SELECT 1 / 0", "COMMIT AND CHAIN"}) attempt(scene.handle, sql);
+    const bool sees_it = not std::is_same_v<TestType, EventWitness>;
+    CHECK(without_cause(ending([&] { return tx.commit(); })) == (sees_it ? "TransactionLost unknown" : "committed"));
+    CHECK(scene.hooks == (sees_it ? "" : "1"));  // as its header says
+    CHECK(scene.truth().empty());
+    CHECK(scene.goes_on());
+}

@@ -96,3 +96,33 @@ TEST_CASE("libpqxx doubt: without a privilege on the marker's table nothing is c
     CHECK(s.scene.hooks == "");
     CHECK(s.scene.goes_on());
 }
+
+TEST_CASE("libpqxx doubt: a block that is read-only by its session, role or itself needs no marker", "[doubt][S44]") {
+    check_read_only_doubt<PqxxScene>();
+}
+
+TEST_CASE("libpqxx doubt: a COMMIT that fails as if it were read-only has rolled back", "[doubt][S46]") {
+    DoubtScene<PqxxScene> s;
+    run(s.others,
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE read_only_sql_transaction; END $$; CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON t "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fails()");
+    CHECK(ending([&] { s.scene.db.atomic({.resolve = &s.doubt}, [&] { s.scene.row(1); }); }) == "25006");
+    CHECK(s.scene.hooks == "");
+    CHECK(s.scene.truth() == "");
+    CHECK_FALSE(s.doubt.in_doubt());
+    run(s.others, "DROP TRIGGER fails ON t");
+    CHECK(s.scene.goes_on());
+}
+
+TEST_CASE("libpqxx doubt: the COMMIT of a read-only block without an answer is not in doubt: no marker was sent",
+          "[doubt][S48]") {
+    check_read_only_without_an_answer<PqxxScene>();
+}
+
+TEST_CASE("libpqxx doubt: a table that is UNLOGGED or temporary is no proof", "[doubt]") {
+    check_table_that_is_not_kept<PqxxScene>([](auto& scene, auto& doubt) {
+        PqxxScene::Db fresh{scene.server()};
+        return name(doubt.resolve(fresh));
+    });
+}

@@ -27,6 +27,11 @@
 ///   `nontransaction` too, counts as a transaction: `on_commit` and blocks are refused.
 /// - The connection does not reconnect by itself while a block is open (`inhibit_reactivation` of libpqxx 6, which is
 ///   off after it). What is in doubt or could not be rolled back is over after `db.disconnect(); db.reset();`.
+/// - A block belongs to the process that began it. After `fork()` the guard of the other sends nothing, and says so
+///   (`UsageError`, or the error sink); leave that process with `_exit` or `exec`, because the destructor of its
+///   `pqxx::connection` would end the session of both.
+/// - A hook belongs to its block, not to a savepoint of yours: `ROLLBACK TO` undoes the row and not the hook. Open a
+///   nested block instead.
 /// - A stream or a pipeline that is unfinished stops the end of a block with `pqxx::usage_error`: finish it before.
 
 #include <txhooks/backends/detail/postgres.hpp>
@@ -37,6 +42,10 @@
 #include <pqxx/except>
 #include <pqxx/nontransaction>
 #include <pqxx/version>
+
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
 
 #include <concepts>
 #include <cstdio>
@@ -100,19 +109,28 @@ public:
         }
         stay_disconnected(true);
         ours_ = true;
+        process_ = this_process();
     }
 
     CommitResult commit() noexcept { return commit_by("RELEASE txhooks_0; COMMIT"); }
 
     /// For `Doubt`. In one round trip, as without the marker.
     CommitResult commit(const char* marker) noexcept {
-        return postgres::detail::commit_marked("RELEASE txhooks_0; SAVEPOINT txhooks_0; ", marker,
-                                               "RELEASE txhooks_0; COMMIT",
-                                               [this](const char* sql) { return commit_by(sql); });
+        return postgres::detail::commit_marked(
+            "RELEASE txhooks_0; SAVEPOINT txhooks_0; ", marker, "RELEASE txhooks_0; COMMIT", [this](const char* sql) {
+                return commit_by(sql, [this](const std::exception_ptr& error) { return failed_marker(error); });
+            });
     }
 
     bool was_committed(const char* marker) {
         pqxx::nontransaction session{db_};
+        const pqxx::result kept = session.exec(
+            "SELECT 1 FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('txhooks_commit') AND "
+            "relpersistence <> 'p'");
+        if (!kept.empty())
+            throw UsageError{
+                "txhooks: txhooks_commit is UNLOGGED or temporary, and a missing row of such a table proves nothing; "
+                "make it an ordinary one (ALTER TABLE txhooks_commit SET LOGGED)"};
         return postgres::detail::was_committed(marker, [&](const char* sql) {
             const pqxx::result rows = session.exec(std::string{sql});
             return std::string{rows.empty() ? "" : rows[0][0].c_str()};
@@ -121,6 +139,10 @@ public:
 
     void rollback() {
         if (!session_) return;
+        if (in_another_process()) {
+            unfinished_ = true;
+            throw UsageError{after_fork};
+        }
         txhooks::detail::Failure failure = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
         if (failure) {  // it may have been interrupted
             replace_closed_session();
@@ -154,6 +176,7 @@ public:
     }
 
     void reset() noexcept {
+        if (in_another_process() && db_.is_open()) return;
         if (session_ && db_.is_open()) {
             replace_closed_session();
             if (failure_of("ROLLBACK")) return;
@@ -172,17 +195,59 @@ private:
     static constexpr const char* no_transaction = "25P01";
     static constexpr const char* failed_transaction = "25P02";
     static constexpr const char* no_savepoint = "3B001";
+    static constexpr const char* read_only = "25006";
+    static constexpr const char* something_written = "22012";
+    static constexpr const char* after_fork =
+        "txhooks: this block was begun in another process, before fork(), and nothing was sent to the server; end it "
+        "there, leave this process with _exit() or exec, and give it a connection of its own";
 
     CommitResult commit_by(const char* sql) noexcept {
+        return commit_by(sql, [this](const std::exception_ptr& error) { return failed_commit(error); });
+    }
+
+    template <class Failed>
+    CommitResult commit_by(const char* sql, Failed failed) noexcept {
         try {
+            refuse_another_process();
             execute(sql);
             end();
             return {Outcome::committed};
         } catch (const pqxx::usage_error&) {  // something of the user's is unfinished; nothing was sent
             return {Outcome::still_open, std::current_exception()};
+        } catch (const UsageError&) {
+            return {Outcome::still_open, std::current_exception()};
         } catch (...) {
-            return failed_commit(std::current_exception());
+            return failed(std::current_exception());
         }
+    }
+
+    // A block that could not write its marker is committed without one if it was read-only, and has written nothing.
+    CommitResult failed_marker(const std::exception_ptr& error) noexcept {
+        if (postgres::detail::pqxx_sqlstate(error) != read_only) return failed_commit(error);
+        const txhooks::detail::Failure failure = failure_of(
+            "ROLLBACK TO txhooks_0; SELECT 1 / (pg_catalog.txid_current_if_assigned() IS NULL)::int; COMMIT");
+        if (!failure) {
+            end();
+            return {Outcome::committed};
+        }
+        const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
+        // Something was written (division by zero), or it was COMMIT that had failed.
+        if (state == something_written || state == no_transaction) return failed_commit(error);
+        CommitResult result = failed_commit(failure.error);
+        if (result.outcome == Outcome::unknown) result.lost = true;  // not in doubt: no marker was sent
+        return result;
+    }
+
+    static long this_process() noexcept {
+#if __has_include(<unistd.h>)
+        return getpid();
+#else
+        return 0;
+#endif
+    }
+    bool in_another_process() const noexcept { return ours_ && this_process() != process_; }
+    void refuse_another_process() const {
+        if (in_another_process()) throw UsageError{after_fork};
     }
 
     void execute(const char* sql) { session_->exec(std::string{sql}); }
@@ -198,6 +263,7 @@ private:
     }
 
     void execute_nested(const char* sql) {
+        refuse_another_process();
         const txhooks::detail::Failure failure = failure_of(sql);
         if (!failure) return;
         const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
@@ -270,6 +336,7 @@ private:
     std::optional<pqxx::nontransaction> session_;  // while a block is open
     bool ours_ = false;
     bool unfinished_ = false;  // a ROLLBACK has failed
+    long process_ = 0;         // that of BEGIN
 };
 
 }  // namespace txhooks
