@@ -25,16 +25,18 @@ namespace txhooks {
 ///         if (doubt.in_doubt()) doubt.resolve(fresh);    // not if no marker was written: look for the data
 ///     }
 ///
-/// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT, if hooks are waiting and
-/// it was not begun read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one,
-/// and then reads it. Where the block's is not there it never will be: a COMMIT that is still on its way fails on the
-/// row. (PostgreSQL, MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits
-/// for the standbys that a COMMIT of that connection waits for, and then stands after a failover.
+/// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT (by libpq the first of each
+/// session takes one more, which prepares the statement `txhooks_marker`), if hooks are waiting and it is not
+/// read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one, and then reads it.
+/// Where the block's is not there it never will be: a COMMIT that is still on its way fails on the row. (PostgreSQL,
+/// MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits for the standbys
+/// that a COMMIT of that connection waits for, and then stands after a failover.
 ///
 /// Without a `Doubt` the hooks are destroyed at once: a capture whose destructor undoes something (removes an uploaded
 /// file) does so although the row may be there.
 ///
-/// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, if that is not the default):
+/// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, if that is not the default; on PostgreSQL
+/// not UNLOGGED, which `resolve` refuses):
 ///
 ///     CREATE TABLE txhooks_commit (id CHAR(32) PRIMARY KEY, committed BOOLEAN NOT NULL,
 ///                                  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)

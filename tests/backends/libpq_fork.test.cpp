@@ -24,7 +24,7 @@ int heard = 0;
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("libpq fork: the guard of another process sends nothing, says so, and runs no hook",
-                        "[S50][S56]", EveryWitness) {
+                        "[S50][S56][P21]", EveryWitness) {
     enum class Way { commit, rollback, destructor, nested, opens, unread };
     const Way way = GENERATE(Way::commit, Way::rollback, Way::destructor, Way::nested, Way::opens, Way::unread);
     CAPTURE(static_cast<int>(way));
@@ -61,7 +61,7 @@ TEMPLATE_LIST_TEST_CASE("libpq fork: the guard of another process sends nothing,
     CHECK(scene.sink.empty());
 }
 
-TEST_CASE("libpq fork: the destructor in another process tells the sink what to do", "[S31][S56]") {
+TEST_CASE("libpq fork: the destructor in another process tells the sink what to do", "[S31][S56][P21]") {
     PostgresScene<> scene;
     std::optional<PostgresScene<>::Tx> tx{std::in_place, scene.db};
     const std::string said = in_a_child([&] {
@@ -72,7 +72,7 @@ TEST_CASE("libpq fork: the destructor in another process tells the sink what to 
     CHECK(ending([&] { tx->commit(); }) == "returned");
 }
 
-TEMPLATE_LIST_TEST_CASE("libpq fork: a transaction that another process has ended by hand is lost", "[S50][S56]",
+TEMPLATE_LIST_TEST_CASE("libpq fork: a transaction that another process has ended by hand is lost", "[S50][S56][P21]",
                         EveryWitness) {
     enum class Notices { by_default, to_a_processor, to_a_receiver };
     const Notices notices = GENERATE(Notices::by_default, Notices::to_a_processor, Notices::to_a_receiver);

@@ -12,7 +12,7 @@
 
 using namespace support;
 
-TEST_CASE("libpqxx fork: the guard of another process sends nothing, says so, and runs no hook", "[S50][S56]") {
+TEST_CASE("libpqxx fork: the guard of another process sends nothing, says so, and runs no hook", "[S50][S56][P21]") {
     enum class Way { commit, rollback, destructor, nested, opens };
     const Way way = GENERATE(Way::commit, Way::rollback, Way::destructor, Way::nested, Way::opens);
     CAPTURE(static_cast<int>(way));
@@ -44,7 +44,7 @@ TEST_CASE("libpqxx fork: the guard of another process sends nothing, says so, an
     CHECK(scene.sink.empty());
 }
 
-TEST_CASE("libpqxx fork: a transaction that another process has ended by hand is lost", "[S50][S56]") {
+TEST_CASE("libpqxx fork: a transaction that another process has ended by hand is lost", "[S50][S56][P21]") {
     const std::string how = GENERATE("ROLLBACK", "COMMIT");
     PqxxScene scene;
     PqxxScene::Tx tx{scene.db};
