@@ -544,6 +544,24 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT of a block that never wro
     CHECK(scene.goes_on());
 }
 
+TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a busy COMMIT on a read-only database leaves the block open", "[S47]",
+                        EveryWay) {
+    const DatabaseFile file;
+    run(Handle{file.path()}, "CREATE TABLE t (n INTEGER PRIMARY KEY)");
+    const Handle handle{file.path(), nullptr, SQLITE_OPEN_READONLY};
+    typename Scene<TestType>::Db db{handle.get()};
+    int ran = 0;
+    Atomic tx{db, {.begin = TestType::begin}};
+    CHECK(values(handle, "SELECT n FROM t").empty());
+    db.on_commit([&] { ++ran; });
+    Unfinished explained{handle, "EXPLAIN INSERT INTO t VALUES (1)"};
+    CHECK(ending([&] { return tx.commit(); }) == "EngineError BUSY still_open");
+    explained.finish();
+    CHECK(ran == 0);
+    CHECK(ending([&] { return tx.commit(); }) == "committed");
+    CHECK(ran == 1);
+}
+
 TEMPLATE_LIST_TEST_CASE("sqlite3 commit: a RELEASE or COMMIT that SQLite does not even prepare leaves the block open",
                         "[S47]", EveryWay) {
     for (const bool writes : {false, true}) {
