@@ -45,9 +45,9 @@ public:
 
     // What is in the file.
     std::string read() const {
-        std::rewind(file_);
         char line[64] = "";
-        return std::fgets(line, sizeof line, file_) == nullptr ? "nothing" : line;
+        const bool read = std::fseek(file_, 0, SEEK_SET) == 0 && std::fgets(line, sizeof line, file_) != nullptr;
+        return read ? line : "nothing";
     }
 
 private:
