@@ -38,7 +38,6 @@
 #include <unistd.h>
 #endif
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -158,7 +157,7 @@ private:
     // pipeline is lost. False: there was no answer to that either.
     template <class Waiting>
     bool await(int pause, Waiting waiting) {
-        for (; waiting(); pause = std::min(2 * pause, longest_pause)) {
+        for (; waiting(); pause = 2 * pause < longest_pause ? 2 * pause : longest_pause) {
             if (patience_ < pause) return false;
             patience_ -= pause;
             if (pause > first_pause) cancel();
