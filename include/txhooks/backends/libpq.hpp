@@ -34,10 +34,6 @@
 
 #include <libpq-fe.h>
 
-#if __has_include(<unistd.h>)
-#include <unistd.h>
-#endif
-
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -94,32 +90,8 @@ private:
     std::unique_ptr<PGresult, Clear> error_;
 };
 
-constexpr std::string_view no_transaction = "25P01";
-constexpr std::string_view idle_for_too_long = "25P03";
-constexpr std::string_view read_only = "25006";
-constexpr std::string_view not_prepared = "26000";
-
-constexpr const char* after_fork =
-    "txhooks: this block was begun in another process, before fork(), and nothing was sent to the server; end it "
-    "there, "
-    "leave this process with _exit() or exec, and give it a connection of its own";
-
-// Whether the marker's table survives a crash and is the same for all.
-constexpr const char* marker_kept =
-    "SELECT relpersistence = 'p' FROM pg_catalog.pg_class WHERE oid = "
-    "pg_catalog.to_regclass('txhooks_commit')";
-constexpr const char* marker_not_kept =
-    "txhooks: txhooks_commit is UNLOGGED or temporary, and a missing row of such a table proves nothing; make it an "
-    "ordinary one (ALTER TABLE txhooks_commit SET LOGGED)";
-
-// Which process this is; the same for all where there is no fork().
-inline long this_process() noexcept {
-#if __has_include(<unistd.h>)
-    return getpid();
-#else
-    return 0;
-#endif
-}
+inline constexpr std::string_view idle_for_too_long = "25P03";
+inline constexpr std::string_view not_prepared = "26000";
 
 // Reads, or ends, whatever was going on on a connection that gives it up.
 class GiveUp {
@@ -336,9 +308,7 @@ public:
                 marker, "COMMIT", [this](const char* first) { return detail::Reply{conn(), first}; });
         if (only_failed_with(reply, detail::read_only)) {
             // There is nothing to mark if it wrote nothing before it became read-only.
-            const detail::Reply unmarked{
-                conn(),
-                "ROLLBACK TO txhooks_0; SELECT 1 / (pg_catalog.txid_current_if_assigned() IS NULL)::int; COMMIT"};
+            const detail::Reply unmarked{conn(), detail::commit_unmarked};
             if (PQtransactionStatus(conn()) != PQTRANS_INERROR) {
                 CommitResult result = proven(unmarked);
                 result.lost = result.outcome == Outcome::unknown;  // not in doubt: no marker was sent
@@ -349,14 +319,11 @@ public:
     }
 
     bool was_committed(const char* marker) {
-        const auto ask = [this](const char* sql) {
+        return detail::was_committed(marker, [this](const char* sql) {
             const detail::Reply reply{conn(), sql};
             if (reply.failed()) throw reply.error(Outcome::unknown);
             return reply.value();
-        };
-        const std::string kept = ask(detail::marker_kept);
-        if (kept == "f") throw UsageError{detail::marker_not_kept};
-        return detail::was_committed(marker, ask);
+        });
     }
 
     void rollback() {

@@ -43,10 +43,6 @@
 #include <pqxx/nontransaction>
 #include <pqxx/version>
 
-#if __has_include(<unistd.h>)
-#include <unistd.h>
-#endif
-
 #include <concepts>
 #include <cstdio>
 #include <exception>
@@ -109,7 +105,7 @@ public:
         }
         stay_disconnected(true);
         ours_ = true;
-        process_ = this_process();
+        process_ = postgres::detail::this_process();
     }
 
     CommitResult commit() noexcept { return commit_by("RELEASE txhooks_0; COMMIT"); }
@@ -124,13 +120,6 @@ public:
 
     bool was_committed(const char* marker) {
         pqxx::nontransaction session{db_};
-        const pqxx::result kept = session.exec(
-            "SELECT 1 FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('txhooks_commit') AND "
-            "relpersistence <> 'p'");
-        if (!kept.empty())
-            throw UsageError{
-                "txhooks: txhooks_commit is UNLOGGED or temporary, and a missing row of such a table proves nothing; "
-                "make it an ordinary one (ALTER TABLE txhooks_commit SET LOGGED)"};
         return postgres::detail::was_committed(marker, [&](const char* sql) {
             const pqxx::result rows = session.exec(std::string{sql});
             return std::string{rows.empty() ? "" : rows[0][0].c_str()};
@@ -141,7 +130,7 @@ public:
         if (!session_) return;
         if (in_another_process()) {
             unfinished_ = true;
-            throw UsageError{after_fork};
+            throw UsageError{postgres::detail::after_fork};
         }
         txhooks::detail::Failure failure = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
         if (failure) {  // it may have been interrupted
@@ -149,7 +138,7 @@ public:
             failure = failure_of("ROLLBACK TO txhooks_0; ROLLBACK");
         }
         const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
-        const bool idle = !failure || state == no_transaction || !failure_of("ROLLBACK");
+        const bool idle = !failure || state == postgres::detail::no_transaction || !failure_of("ROLLBACK");
         const bool was_ours = ours_;
         if (!idle) {
             // An unfinished stream of the user's needs its transaction object.
@@ -192,14 +181,9 @@ public:
     }
 
 private:
-    static constexpr const char* no_transaction = "25P01";
     static constexpr const char* failed_transaction = "25P02";
     static constexpr const char* no_savepoint = "3B001";
-    static constexpr const char* read_only = "25006";
     static constexpr const char* something_written = "22012";
-    static constexpr const char* after_fork =
-        "txhooks: this block was begun in another process, before fork(), and nothing was sent to the server; end it "
-        "there, leave this process with _exit() or exec, and give it a connection of its own";
 
     CommitResult commit_by(const char* sql) noexcept {
         return commit_by(sql, [this](const std::exception_ptr& error) { return failed_commit(error); });
@@ -223,31 +207,23 @@ private:
 
     // A block that could not write its marker is committed without one if it was read-only, and has written nothing.
     CommitResult failed_marker(const std::exception_ptr& error) noexcept {
-        if (postgres::detail::pqxx_sqlstate(error) != read_only) return failed_commit(error);
-        const txhooks::detail::Failure failure = failure_of(
-            "ROLLBACK TO txhooks_0; SELECT 1 / (pg_catalog.txid_current_if_assigned() IS NULL)::int; COMMIT");
+        if (postgres::detail::pqxx_sqlstate(error) != postgres::detail::read_only) return failed_commit(error);
+        const txhooks::detail::Failure failure = failure_of(postgres::detail::commit_unmarked);
         if (!failure) {
             end();
             return {Outcome::committed};
         }
         const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
         // Something was written (division by zero), or it was COMMIT that had failed.
-        if (state == something_written || state == no_transaction) return failed_commit(error);
+        if (state == something_written || state == postgres::detail::no_transaction) return failed_commit(error);
         CommitResult result = failed_commit(failure.error);
         if (result.outcome == Outcome::unknown) result.lost = true;  // not in doubt: no marker was sent
         return result;
     }
 
-    static long this_process() noexcept {
-#if __has_include(<unistd.h>)
-        return getpid();
-#else
-        return 0;
-#endif
-    }
-    bool in_another_process() const noexcept { return ours_ && this_process() != process_; }
+    bool in_another_process() const noexcept { return ours_ && postgres::detail::this_process() != process_; }
     void refuse_another_process() const {
-        if (in_another_process()) throw UsageError{after_fork};
+        if (in_another_process()) throw UsageError{postgres::detail::after_fork};
     }
 
     void execute(const char* sql) { session_->exec(std::string{sql}); }
@@ -267,14 +243,15 @@ private:
         const txhooks::detail::Failure failure = failure_of(sql);
         if (!failure) return;
         const std::string state = postgres::detail::pqxx_sqlstate(failure.error);
-        if (state == no_savepoint || state == no_transaction) throw TransactionLost{Outcome::unknown, failure.error};
+        if (state == no_savepoint || state == postgres::detail::no_transaction)
+            throw TransactionLost{Outcome::unknown, failure.error};
         if (state == failed_transaction) throw TransactionAborted{failure.error};
         failure.rethrow();
     }
 
     CommitResult failed_commit(const std::exception_ptr& error) noexcept {
         const std::string state = postgres::detail::pqxx_sqlstate(error);
-        if (state == no_transaction) return {Outcome::unknown, error, true};
+        if (state == postgres::detail::no_transaction) return {Outcome::unknown, error, true};
         if (state.empty()) return ended(Outcome::unknown, error);  // also an exception of another language
         // If the session lives on, it has answered. In no transaction: it was COMMIT that failed. Else that was not
         // reached.

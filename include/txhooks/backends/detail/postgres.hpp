@@ -6,6 +6,10 @@
 #include <txhooks/detail/doubt_state.hpp>
 #include <txhooks/errors.hpp>
 
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
@@ -53,10 +57,20 @@ auto commit_marked(std::string_view before, const char* marker, const char* comm
     return send(sql);
 }
 
+// In place of that in a block that is read-only: commits it if it has written nothing, else divides by zero.
+inline constexpr const char* commit_unmarked =
+    "ROLLBACK TO txhooks_0; SELECT 1 / (pg_catalog.txid_current_if_assigned() IS NULL)::int; COMMIT";
+
 // Whether that row was written; if not, it never will be. Writes also if it was, so that the answer waits for the
 // standbys that a COMMIT waits for. `ask` runs a statement and returns its first value, or "".
 template <class Ask>
 bool was_committed(const char* marker, Ask ask) {
+    const std::string kept = ask(
+        "SELECT relpersistence = 'p' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('txhooks_commit')");
+    if (kept == "f")
+        throw UsageError{
+            "txhooks: txhooks_commit is UNLOGGED or temporary, and a missing row of such a table proves nothing; make "
+            "it an ordinary one (ALTER TABLE txhooks_commit SET LOGGED)"};
     char sql[300];
     std::snprintf(sql, sizeof sql,
                   "WITH marker AS (INSERT INTO txhooks_commit (id, committed) VALUES ('%s', false) ON CONFLICT (id) DO "
@@ -66,6 +80,22 @@ bool was_committed(const char* marker, Ask ask) {
     if (committed.empty()) throw UsageError{txhooks::detail::marker_swallowed};
     return committed == "t";
 }
+
+inline constexpr std::string_view no_transaction = "25P01";
+inline constexpr std::string_view read_only = "25006";
+
+// Which process this is; the same for all where there is no fork().
+inline long this_process() noexcept {
+#if __has_include(<unistd.h>)
+    return getpid();
+#else
+    return 0;
+#endif
+}
+
+inline constexpr const char* after_fork =
+    "txhooks: this block was begun in another process, before fork(), and nothing was sent to the server; end it "
+    "there, leave this process with _exit() or exec, and give it a connection of its own";
 
 // A serialization failure, or the victim of a deadlock.
 inline bool is_transient(std::string_view sqlstate) noexcept {
