@@ -22,9 +22,10 @@
 ///
 /// Read every result before a block begins or ends, and before `on_commit` outside of blocks (`mysql_store_result`, and
 /// `mysql_next_result` until there is none, also after CALL; after `mysql_send_query`, `mysql_read_query_result`): until
-/// then nothing is sent, and you get a `UsageError`. When a query is still at work that `mysql_send_query` has sent, the
-/// client cannot know: then the connection is closed. Send no second one before the first was answered. After a failed
-/// statement any call here may ask the server for its state first: read `mysql_error` before.
+/// then nothing is sent, and you get a `UsageError`. (A query of `mysql_send_query` that is still at work cannot be seen if
+/// it is over 16 MB, sometimes, or is compressed, over 8 KB, sometimes: then the connection is closed.) Send no second one
+/// before the first was answered. A rollback reads what nobody has read, and waits for it. After a failed statement any
+/// call here may ask the server for its state first: read `mysql_error` before.
 ///
 /// Not undone by any rollback: tables of MyISAM and other engines without transactions (ROLLBACK then leaves a warning:
 /// `mysql_warning_count`), and what came before a statement that commits by itself (CREATE, ALTER, DROP, TRUNCATE,
@@ -72,6 +73,7 @@ enum Code : unsigned {
     er_deadlock = 1213,
     er_option_prevents_statement = 1290,  // read_only
     er_no_such_savepoint = 1305,
+    er_signal = 1644,
     er_connection_killed = 1927,
     cr_server_lost = 2013,
 };
@@ -79,6 +81,27 @@ enum Code : unsigned {
 /// Else the driver says it, and the server may have done what it was asked. (0: the driver does not know what it read.)
 constexpr bool is_from_server(unsigned code) noexcept {
     return (code >= 1000 && code < 2000) || (code >= 3000 && code < 5000);
+}
+
+/// Whether a query of mysql_send_query was sent, and nothing was read since. The client has no word for it, but `net`
+/// shows it, by the number of the next packet and by what lies in its buffer: the beginning of a packet that was sent,
+/// or of its rest, or a packet that was read. Missed: compressed queries of 8 to 16 KB or over 16 MB; of others over
+/// 16 MB about one in a hundred, and all after rows of 8 MB.
+inline bool query_is_out(const MYSQL& db) noexcept {
+    const NET& net = db.net;
+    const unsigned char* const at = net.buff;
+    if (at == nullptr || net.pkt_nr == 0) return false;
+    const bool ends_an_answer = at[0] == 0 || at[0] >= 0xFE;
+    if (at[3] == 0 && net.pkt_nr <= (net.compress != 0 ? 2 : 1) && at[4] <= 0x1F) return at[4] == COM_QUERY;
+    if (net.compress != 0 || ends_an_answer) return false;
+    if (net.pkt_nr > 64 || (net.pkt_nr > 1 && at[3] != net.pkt_nr - 1)) return false;
+    // Nothing answers mysql_stmt_send_long_data.
+    for (const LIST* rest = db.stmts; rest != nullptr; rest = rest->next) {
+        const auto* const statement = static_cast<const MYSQL_STMT*>(rest->data);
+        for (unsigned i = 0; statement->params != nullptr && i < statement->param_count; ++i)
+            if (statement->params[i].long_data_used != 0) return false;
+    }
+    return true;
 }
 
 // Texts are compounds, "BEGIN NOT ATOMIC a;b;END", whose parts run in order until one fails.
@@ -119,9 +142,9 @@ struct Statements {
 ///   RELEASE, ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
 /// - `Plain` sends them one by one: BEGIN, COMMIT, ROLLBACK and ROLLBACK TO are two round trips each. It sees the same.
 /// - After a statement that failed, one more: the server says what became of the transaction only with an OK.
-/// - Outside of blocks one more as well, for the next `on_commit` or block, when the client's last call has left it
-///   without the server's latest word: rows fetched one by one, a loop over `mysql_next_result`, a prepared statement
-///   closed, `mysql_ping`. In a block only `Plain` then takes one more, for the next verb.
+/// - One more as well when the client's last call has left it without the server's latest word: rows fetched one by one,
+///   a loop over `mysql_next_result`, a prepared statement closed, `mysql_ping`. Then `Plain` takes one more for the
+///   next verb, the default none; but either for the next `on_commit` or `usable()` outside of blocks.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`).
 /// - In doubt (`CommitUnknown`): a connection that breaks at COMMIT, and in a compound also KILL QUERY and
 ///   `max_statement_time`, which can strike after the COMMIT in it was done; with `Plain` these are a rollback.
@@ -134,11 +157,15 @@ public:
     explicit SavepointWitness(MYSQL* db) noexcept : db_{db} {}
 
     void begin(const Begin& how) {
+        foreign_ = true;
         refuse_unread();
-        const bool begun =
-            how == Begin{} ? done("BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END") : done(how);
+        foreign_ = !has_latest_word();  // else it was seen to be idle
+        const bool begun = how == Begin{} && !foreign_
+                               ? done("BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END")
+                               : begun_otherwise(how);
         if (!begun) [[unlikely]]
             failed_begin(how);
+        foreign_ = false;
         if (!in_transaction()) [[unlikely]]
             throw TransactionLost{Outcome::rolled_back};  // of another session, or no answer to this
         ours_ = true;
@@ -197,6 +224,7 @@ public:
 
     void rollback() {
         refuse_elsewhere();
+        if (foreign_) return;
         const bool was_ours = ours_;
         ours_ = false;
         read_what_nobody_reads();
@@ -238,12 +266,19 @@ public:
     [[gnu::always_inline]] inline ConnectionState state() const noexcept {
         if (!has_latest_word()) [[unlikely]]
             return state_unsure();
-        if (ours_ ? !in_transaction() : !is_idle()) [[unlikely]]
+        if (ours_ ? !in_transaction() : !is_idle(more_results)) [[unlikely]]
             return unexpected_state();
         return ours_ ? ConnectionState::open : ConnectionState::idle;
     }
 
-    void reset() noexcept { ours_ = out_of_step_ = false; }
+    /// As `state()`; where the client cannot know, `begin` asks with the compound that it sends.
+    [[gnu::always_inline]] inline ConnectionState state_before_begin() const noexcept {
+        if (Style::whole && !ours_ && !has_latest_word()) [[unlikely]]
+            return ConnectionState::idle;
+        return state();
+    }
+
+    void reset() noexcept { ours_ = foreign_ = out_of_step_ = false; }
 
     /// For `retry`: the victim of a deadlock (1213), or a lock that was not given in time (1205).
     bool transient(const std::exception_ptr& error) const noexcept {
@@ -299,8 +334,8 @@ private:
     // instructions than all the rest here.
     bool in_transaction() const noexcept { return (db_->server_status & SERVER_STATUS_IN_TRANS) != 0; }
     // With autocommit off every statement belongs to a transaction of the user's.
-    bool is_idle() const noexcept {
-        return (db_->server_status & (SERVER_STATUS_IN_TRANS | SERVER_STATUS_AUTOCOMMIT | more_results)) ==
+    bool is_idle(unsigned besides = 0) const noexcept {
+        return (db_->server_status & (SERVER_STATUS_IN_TRANS | SERVER_STATUS_AUTOCOMMIT | besides)) ==
                SERVER_STATUS_AUTOCOMMIT;
     }
     static constexpr unsigned more_results = 8;  // each library has its name for it
@@ -322,7 +357,7 @@ private:
         const bool gone = !busy && !ask_state();
         note_ending(Ending::by_error);
         if (gone || (ours_ && !in_transaction())) return ConnectionState::lost;
-        return busy || ours_ || !is_idle() ? ConnectionState::open : ConnectionState::idle;
+        return busy || ours_ || !is_idle(more_results) ? ConnectionState::open : ConnectionState::idle;
     }
 
     // Who asks the server calls it with the one before, and with the other after.
@@ -353,10 +388,12 @@ private:
     }
     [[gnu::cold, gnu::noinline]] bool something_unread() const noexcept {
         if (out_of_step_) return false;
-        return (db_->server_status & more_results) != 0 || db_->status != MYSQL_STATUS_READY || answer_is_there();
+        return (db_->server_status & more_results) != 0 || db_->status != MYSQL_STATUS_READY || query_is_out() ||
+               answer_is_there();
     }
-    // That to a query of mysql_send_query, which nobody has begun to read. Else the server sends nothing on its own, but
-    // the end of the connection.
+    bool query_is_out() const noexcept { return detail::query_is_out(*db_); }
+    // That to a query which is not seen to be out. Else the server sends nothing on its own, but the end of the
+    // connection.
     bool answer_is_there() const noexcept {
 #ifdef POLLRDHUP
         constexpr short ended = POLLRDHUP;
@@ -374,7 +411,8 @@ private:
     // Before a rollback: results of statements that were sent and not looked at. Those that user code has begun to read
     // are its own to free.
     void read_what_nobody_reads() const {
-        if (!has_latest_word() && db_->status == MYSQL_STATUS_READY && answer_is_there()) mysql_read_query_result(db_);
+        if (!has_latest_word() && db_->status == MYSQL_STATUS_READY && (query_is_out() || answer_is_there()))
+            mysql_read_query_result(db_);
         do
             if (db_->status == MYSQL_STATUS_GET_RESULT) mysql_free_result(mysql_use_result(db_));
         while (db_->status == MYSQL_STATUS_READY && (db_->server_status & more_results) != 0 &&
@@ -417,6 +455,7 @@ private:
         const MYSQL_ROW row = rows != nullptr ? mysql_fetch_row(rows) : nullptr;
         const bool ours = row != nullptr && row[0] != nullptr && std::string_view{row[0]} == tag;
         mysql_free_result(rows);
+        if (ours && is_idle()) foreign_ = false;
         if (ours) return after.empty() || mysql_next_result(db_) == 0;
         out_of_step_ = true;
         mariadb_cancel(db_);
@@ -424,9 +463,11 @@ private:
     }
 
     bool done(std::string_view compound) const noexcept { return run(compound) == detail::all; }
-    [[gnu::noinline]] bool done(const Begin& how) const noexcept {
-        char sql[200];
-        std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s%s%sSTART TRANSACTION%s%s%s;SAVEPOINT txhooks_0;END",
+    [[gnu::noinline]] bool begun_otherwise(const Begin& how) const {
+        if (how.isolation > Isolation::serializable) throw UsageError{"txhooks: no such isolation level"};
+        char sql[300];
+        std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s%s%s%sSTART TRANSACTION%s%s%s;SAVEPOINT txhooks_0;END",
+                      foreign_ ? "IF @@in_transaction OR NOT @@autocommit THEN SIGNAL SQLSTATE '45000';END IF;" : "",
                       how.isolation == Isolation::of_session ? "" : "SET TRANSACTION ISOLATION LEVEL ",
                       name(how.isolation), how.isolation == Isolation::of_session ? "" : ";",
                       how.read_only ? " READ ONLY" : "", how.read_only && how.consistent_snapshot ? "," : "",
@@ -481,9 +522,12 @@ private:
 
     [[noreturn, gnu::cold, gnu::noinline]] void failed_begin(const Begin& how) const {
         const EngineError seen = error(Outcome::rolled_back);
+        if (foreign_) {
+            if (seen.code() == detail::er_signal) throw UsageError{txhooks::detail::engine_in_transaction};
+            throw EngineError{seen};
+        }
         // A level that was set and not used would go to the next transaction; this one is rolled back.
         if (how.isolation != Isolation::of_session) insist("START TRANSACTION");
-        if (how.isolation > Isolation::serializable) throw UsageError{"txhooks: no such isolation level"};
         if (Style::whole && seen.code() == detail::er_parse)
             throw UsageError{
                 "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "
@@ -543,8 +587,9 @@ private:
     }
 
     MYSQL* db_;
-    bool ours_ = false;  // from BEGIN until we have seen the end
-    pid_t process_ = 0;  // that of BEGIN
+    bool ours_ = false;             // from BEGIN until we have seen the end
+    mutable bool foreign_ = false;  // what BEGIN has found may not be idle, and was left alone
+    pid_t process_ = 0;             // that of BEGIN
     mutable Ending ending_ = Ending::unseen;
     mutable bool out_of_step_ = false;  // an answer was not to what was asked
     mutable unsigned tags_ = 0;
