@@ -160,9 +160,10 @@ public:
         foreign_ = true;
         refuse_unread();
         foreign_ = !has_latest_word();  // else it was seen to be idle
-        const bool begun = how == Begin{} && !foreign_
-                               ? done("BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END")
-                               : begun_otherwise(how);
+        const bool begun =
+            how == Begin{} && !foreign_
+                ? Style::run(db_, "BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END") == detail::all
+                : begun_otherwise(how);
         if (!begun) [[unlikely]]
             failed_begin(how);
         foreign_ = false;
@@ -175,16 +176,17 @@ public:
     }
 
     CommitResult commit() noexcept {
-        if (const char* const reason = obstacle()) [[unlikely]]
-            return {Outcome::still_open, std::make_exception_ptr(UsageError{reason})};
-        return commit_by("BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;COMMIT AND NO CHAIN NO RELEASE;END", Retry::can);
+        constexpr std::string_view compound =
+            "BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;COMMIT AND NO CHAIN NO RELEASE;END";
+        if (elsewhere() || !has_latest_word() || (db_->server_status & more_results) != 0) [[unlikely]]
+            return commit_by(compound, Retry::can);
+        return answered(Style::run(db_, compound), Retry::can);
     }
 
     /// For `Doubt`. In one round trip, with `Plain` one more. What does not commit is rolled back: the marker might be
     /// there already when COMMIT is tried again. What is read-only is committed without a marker, and not in doubt then:
     /// unanswered, it is lost (`TransactionLost`).
     CommitResult commit(const char* marker) noexcept {
-        if (obstacle() != nullptr) return commit();
         if ((db_->server_status & SERVER_STATUS_IN_TRANS_READONLY) != 0) return unmarked(commit());
         char sql[300];
         std::snprintf(sql, sizeof sql,
@@ -540,8 +542,13 @@ private:
     enum class Retry : unsigned char { never, can, unmarked };
 
     // `compound` begins with the release of the witness.
-    CommitResult commit_by(std::string_view compound, Retry retry) noexcept {
-        const unsigned done = run(compound);
+    [[gnu::cold, gnu::noinline]] CommitResult commit_by(std::string_view compound, Retry retry) noexcept {
+        if (const char* const reason = obstacle())
+            return {Outcome::still_open, std::make_exception_ptr(UsageError{reason})};
+        return answered(run(compound), retry);
+    }
+    // COMMIT, of which so many parts were done for sure.
+    CommitResult answered(unsigned done, Retry retry) noexcept {
         if (done != detail::all) [[unlikely]]
             return failed_commit(done > 0, retry);
         ours_ = false;
