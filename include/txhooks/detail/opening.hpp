@@ -35,9 +35,8 @@ template <class Verbs, class Options>
 template <class Verbs>
 [[gnu::always_inline]] inline void Blocks::opening() {
     if constexpr (Verbs::has_state) {
-        if (const ConnectionState state = verbs<Verbs>().verb_state_before_begin(); state != ConnectionState::idle)
-            [[unlikely]]
-            refuse_engine(state);
+        if (verbs<Verbs>().verb_state_before_begin() != ConnectionState::idle) [[unlikely]]
+            refuse_engine(verb_state());
     }
     phase_ = Phase::in_verb;
 }
