@@ -4,6 +4,7 @@
 // query that was sent has been answered. Nobody's work is committed or rolled back silently, and no hook runs for it.
 
 #include "support/catch.hpp"
+#include "support/exceptions.hpp"
 #include "support/mariadb_scene.hpp"
 
 #include <txhooks/backends/mariadb.hpp>
@@ -151,20 +152,23 @@ TEMPLATE_LIST_TEST_CASE("mariadb client: where the client does not know, BEGIN l
     if (way == 1) options.begin = {.isolation = txhooks::mariadb::Isolation::serializable, .read_only = true};
     txhooks::DetachedHooks after;
     if (way == 2) options.detach = &after;
-    const auto open = [&](auto fn) {
-        return ending([&] { way == 3 ? connection.atomic(fn) : scene.db.atomic(options, fn); });
+    const auto open = [&](auto fn) { way == 3 ? connection.atomic(fn) : scene.db.atomic(options, fn); };
+    const auto says_how = [](auto act) {
+        const std::string text = thrown_by<txhooks::UsageError>(act).what();
+        CHECK(text.find("SET autocommit = 1") != std::string::npos);
     };
     for (const std::string& sql : begun.by) run(scene.handle, sql);
     read_all(scene.handle);
-    CHECK(open([] {}) == "UsageError");
+    says_how([&] { open([] {}); });
+    says_how([&] { scene.hook(1); });
     read_all(scene.handle);
-    CHECK(open([] {}) == "UsageError");
+    CHECK(ending([&] { open([] {}); }) == "UsageError");
     CHECK_FALSE(scene.db.usable());
     run(scene.handle, "INSERT INTO t VALUES (50)");
     for (const std::string& sql : begun.ended_by) run(scene.handle, sql);
     CHECK(scene.truth() == (begun.by.size() == 2 ? "50,51" : "50"));
     read_all(scene.handle);
-    CHECK(open([&] { scene.hook(1); }) == "returned");
+    CHECK(ending([&] { open([&] { scene.hook(1); }); }) == "returned");
     CHECK(scene.db.usable());
     CHECK(scene.sink.empty());
     after.run(scene.db);
