@@ -7,8 +7,8 @@
 ///     db.atomic([&](OdbcConnection& odbc) { odbc.execute("INSERT ..."); db.on_commit(...); });
 ///
 /// Leave `SQL_ATTR_AUTOCOMMIT` on, as it is after connecting. BEGIN, COMMIT and ROLLBACK are sent as SQL, which the
-/// server answers. `SQLEndTran` sends what the driver thinks is needed: on a connection that is gone psqlodbc sends
-/// nothing for a ROLLBACK, and calls that a success.
+/// server answers. `SQLEndTran` proves less: the driver sends what it thinks is needed. On a session that it has found
+/// to be gone psqlodbc sends nothing, and returns SQL_SUCCESS, also for a COMMIT.
 ///
 /// ODBC does not tell whether a transaction is open: what that means stands at `SqlAdapterWithoutState`. What a driver
 /// does by itself is seen at the end of the block: one that reconnects (MariaDB's AUTO_RECONNECT), or rolls back the
