@@ -43,8 +43,6 @@ public:
         } catch (const std::exception& e) {
             say(std::string{"ROLLBACK, no e-mail: "} + e.what(), name);
         }
-        // On a connection that does not know whether it is in a transaction, the ROLLBACK after a loss may fail.
-        if (not db_.usable()) db_.reset();
     }
 
     void drop() { others_.execute("DROP TABLE txhooks_example"); }

@@ -7,12 +7,16 @@
 #include "support/exceptions.hpp"
 #include "support/sqlite_files.hpp"
 
+#include <txhooks/testing/adapter_check.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <exception>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
+
+using txhooks::testing::adapter_check;
 
 namespace {
 
@@ -49,24 +53,29 @@ public:
     }
 };
 
-class Postgres : public OdbcSession {
+// What can be killed: by a connection of its own, for a hook may be looking at the same time.
+class Server : public OdbcSession {
 public:
-    explicit Postgres(const std::string& more = "") : OdbcSession{odbc_postgres() + more} {}
+    Server(const std::string& where, const char* id, std::string kill)
+        : OdbcSession{where}, killer_{where}, kill_{std::move(kill)} {
+        kill_.replace(kill_.find('?'), 1, std::to_string(backend().number(id)));
+    }
 
-    void kill() { look("SELECT 1 FROM pg_terminate_backend(" + id_ + ", 1000)"); }
+    void kill() { OdbcConnection{killer_.get()}.execute(kill_); }
 
 private:
-    std::string id_ = std::to_string(backend().number("SELECT pg_backend_pid()"));
+    OdbcHandle killer_;
+    std::string kill_;
 };
 
-class Mariadb : public OdbcSession {
-public:
-    explicit Mariadb(const std::string& more = "") : OdbcSession{odbc_mariadb() + more} {}
+struct Postgres : Server {
+    explicit Postgres(const std::string& more = "")
+        : Server{odbc_postgres() + more, "SELECT pg_backend_pid()", "SELECT pg_terminate_backend(?, 1000)"} {}
+};
 
-    void kill() { others().execute("KILL " + id_); }
-
-private:
-    std::string id_ = std::to_string(backend().number("SELECT connection_id()"));
+struct Mariadb : Server {
+    explicit Mariadb(const std::string& more = "")
+        : Server{odbc_mariadb() + more, "SELECT connection_id()", "KILL ?"} {}
 };
 
 // A block that inserts 1 and registers a hook for that, then does `what`. Its exception, and the gold check.
@@ -122,6 +131,26 @@ struct Interrupted : txhooks::SqlAdapterWithoutState<Interrupted> {
 };
 
 }  // namespace
+
+TEST_CASE("odbc: SQLite keeps the promise", "[odbc]") {
+    const support::DatabaseFile file;
+    CHECK(adapter_check("ODBC, SQLite", [&] { return File{file.path()}; },
+                        {"raw BEGIN before", "deferred constraint", "busy COMMIT", "killed before COMMIT",
+                         "killed during COMMIT"})
+              .passed());
+}
+
+TEST_CASE("odbc: PostgreSQL keeps the promise", "[odbc]") {
+    CHECK(adapter_check("ODBC, PostgreSQL", [] { return Postgres{}; },
+                        {"raw BEGIN before", "deferred constraint", "busy COMMIT"})
+              .passed());
+}
+
+TEST_CASE("odbc: MariaDB keeps the promise", "[odbc]") {
+    CHECK(adapter_check("ODBC, MariaDB", [] { return Mariadb{}; },
+                        {"raw BEGIN before", "deferred constraint", "busy COMMIT"})
+              .passed());
+}
 
 TEST_CASE("odbc: an error has the SQLSTATE and the number that the driver tells", "[odbc]") {
     const support::DatabaseFile file;

@@ -9,6 +9,7 @@
 
 #include <txhooks/backends/libpq.hpp>
 #include <txhooks/backends/sqlite3.hpp>
+#include <txhooks/testing/adapter_check.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <libpq-fe.h>
@@ -29,6 +30,8 @@ using ::sqlite3_stmt;
 
 #include <exception>
 #include <string>
+
+using txhooks::testing::adapter_check;
 
 namespace {
 
@@ -60,7 +63,7 @@ protected:
 
 class File : public SociSession {
 public:
-    explicit File(const std::string& path) : SociSession{soci::sqlite3, path} {}
+    explicit File(const std::string& path) : SociSession{soci::sqlite3, path} { sql << "PRAGMA foreign_keys = ON"; }
 
     sqlite3* backend() { return static_cast<soci::sqlite3_session_backend*>(sql.get_backend())->conn_; }
 
@@ -82,14 +85,16 @@ public:
     }
 
     PGconn* backend() { return handle(sql); }
-    void kill() { look("SELECT 1 FROM pg_terminate_backend(" + id_ + ", 1000)"); }
+    // Perhaps while a hook looks.
+    void kill() { killer_ << "SELECT FROM pg_terminate_backend(" << id_ << ", 1000)"; }
 
 private:
     static PGconn* handle(soci::session& session) {
         return static_cast<soci::postgresql_session_backend*>(session.get_backend())->conn_;
     }
 
-    std::string id_ = std::to_string(PQbackendPID(backend()));
+    soci::session killer_{soci::postgresql, support::postgres_server()};
+    int id_ = PQbackendPID(backend());
 };
 
 // A block that inserts 1 and registers a hook for that, does `what`, and inserts 2. Its exception, and the gold check.
@@ -122,6 +127,17 @@ struct Failover : soci::failover_callback {
 };
 
 }  // namespace
+
+TEST_CASE("soci: a session of SQLite keeps the promise, by its handle", "[soci]") {
+    const support::DatabaseFile file;
+    CHECK(adapter_check("SOCI, sqlite3", [&] { return File{file.path()}; },
+                        {"killed before COMMIT", "killed during COMMIT"})
+              .passed());
+}
+
+TEST_CASE("soci: a session of PostgreSQL keeps the promise, by its handle", "[soci]") {
+    CHECK(adapter_check("SOCI, postgresql", [] { return Postgres{}; }, {"busy COMMIT"}).passed());
+}
 
 TEST_CASE("soci: a session of PostgreSQL that reconnects loses the block, and needs a new connection", "[S50]") {
     Postgres session;
