@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: MIT
 
-// SOCI's sessions, hooked by the handles that they keep. See examples/soci.cpp for the order of the headers.
+// SOCI's sessions, hooked by the handles that they keep.
+//
+// SOCI is included first here, and after txhooks in examples/soci.cpp, which says what there is to know: <sqlite3.h> is
+// included in `sqlite_api` then, and nowhere else.
+
+#include <soci/postgresql/soci-postgresql.h>
+#include <soci/soci.h>
+#include <soci/sqlite3/soci-sqlite3.h>
+
+#include <soci/callbacks.h>  // needs soci.h
+
+using namespace sqlite_api;
 
 #include "support/catch.hpp"
 #include "support/exceptions.hpp"
@@ -13,20 +24,6 @@
 #include <txhooks/txhooks.hpp>
 
 #include <libpq-fe.h>
-#include <sqlite3.h>
-
-namespace sqlite_api {
-using ::sqlite3;
-using ::sqlite3_destructor_type;
-using ::sqlite3_int64;
-using ::sqlite3_stmt;
-}  // namespace sqlite_api
-
-#include <soci/postgresql/soci-postgresql.h>
-#include <soci/soci.h>
-#include <soci/sqlite3/soci-sqlite3.h>
-
-#include <soci/callbacks.h>
 
 #include <exception>
 #include <string>
