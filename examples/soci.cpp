@@ -60,7 +60,6 @@ public:
         others_ << "DROP TABLE IF EXISTS txhooks_example";
         others_ << "CREATE TABLE txhooks_example (name VARCHAR(20) PRIMARY KEY)";
     }
-    ~SignUp() { others_ << "DROP TABLE txhooks_example"; }
 
     void operator()(const std::string& name) {
         std::printf("%s signs up\n", name.c_str());
@@ -79,6 +78,8 @@ public:
             say(std::string{"ROLLBACK, no e-mail: "} + e.what(), name);
         }
     }
+
+    void drop() { others_ << "DROP TABLE txhooks_example"; }
 
     std::vector<std::string> outbox;
 
@@ -119,6 +120,7 @@ bool tell(const char* engine, soci::session& sql, soci::session& others, txhooks
     std::printf("==== %s\n", engine);
     SignUp sign_up{sql, others, db};
     for (const char* name : {"Ann", "Bob", "Cleo", "Dora"}) sign_up(name);
+    sign_up.drop();
 
     std::printf("outbox:");
     for (const std::string& mail : sign_up.outbox) std::printf(" [%s]", mail.c_str());
