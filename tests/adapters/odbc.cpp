@@ -10,11 +10,12 @@
 #include <txhooks/testing/adapter_check.hpp>
 #include <txhooks/txhooks.hpp>
 
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <string>
 #include <string_view>
-#include <utility>
+#include <thread>
 
 using txhooks::testing::adapter_check;
 
@@ -54,28 +55,32 @@ public:
 };
 
 // What can be killed: by a connection of its own, for a hook may be looking at the same time.
-class Server : public OdbcSession {
-public:
-    Server(const std::string& where, const char* id, std::string kill)
-        : OdbcSession{where}, killer_{where}, kill_{std::move(kill)} {
-        kill_.replace(kill_.find('?'), 1, std::to_string(backend().number(id)));
-    }
 
-    void kill() { OdbcConnection{killer_.get()}.execute(kill_); }
+class Postgres : public OdbcSession {
+public:
+    explicit Postgres(const std::string& more = "") : OdbcSession{odbc_postgres() + more}, killer_{odbc_postgres()} {}
+
+    void kill() { OdbcConnection{killer_.get()}.execute("SELECT pg_terminate_backend(" + id_ + ", 1000)"); }
 
 private:
     OdbcHandle killer_;
-    std::string kill_;
+    std::string id_ = std::to_string(backend().number("SELECT pg_backend_pid()"));
 };
 
-struct Postgres : Server {
-    explicit Postgres(const std::string& more = "")
-        : Server{odbc_postgres() + more, "SELECT pg_backend_pid()", "SELECT pg_terminate_backend(?, 1000)"} {}
-};
+class Mariadb : public OdbcSession {
+public:
+    explicit Mariadb(const std::string& more = "") : OdbcSession{odbc_mariadb() + more}, killer_{odbc_mariadb()} {}
 
-struct Mariadb : Server {
-    explicit Mariadb(const std::string& more = "")
-        : Server{odbc_mariadb() + more, "SELECT connection_id()", "KILL ?"} {}
+    void kill() {
+        OdbcConnection killer{killer_.get()};
+        const std::string there = "SELECT count(*) FROM information_schema.processlist WHERE id = " + id_;
+        if (killer.number(there) != 0) killer.execute("KILL " + id_);
+        while (killer.number(there) != 0) std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    }
+
+private:
+    OdbcHandle killer_;
+    std::string id_ = std::to_string(backend().number("SELECT connection_id()"));
 };
 
 // A block that inserts 1 and registers a hook for that, then does `what`. Its exception, and the gold check.
