@@ -177,7 +177,7 @@ private:
         bool registered = false;
         bool early = false;
         bool told = false;  // that it may be committed without its hook
-        std::string trouble = {};
+        std::string trouble;
     };
 
     std::map<long, Seen> rows_;
@@ -185,19 +185,22 @@ private:
 
 // How trials are had; and why some rows cannot be tried, if they cannot.
 struct Engine {
-    std::function<std::unique_ptr<Trial>()> open = {};
+    std::function<std::unique_ptr<Trial>()> open;
     bool has_state = false;
-    std::string no_savepoints = {};
-    std::string no_kill = {};
-    std::string no_busy = {};
-    std::string no_deferred = {};
+    std::string no_savepoints;
+    std::string no_kill;
+    std::string no_busy;
+    std::string no_deferred;
 };
 
 // What a story has to tell.
 struct Told {
-    Ending ending = {};          // of its block
-    std::string complaint = {};  // what should have been otherwise, and may be declared
-    std::string broken = {};     // what nobody can declare away
+    Told() = default;
+    Told(Ending how, std::string what = {}) : ending{std::move(how)}, complaint{std::move(what)} {}
+
+    Ending ending;          // of its block
+    std::string complaint;  // what should have been otherwise, and may be declared
+    std::string broken;     // what nobody can declare away
 };
 
 // A block of one row, with `act()` behind it.
@@ -258,9 +261,8 @@ inline Told swallows(const Engine&, Trial& t) {
 }
 
 // The block's transaction ends by SQL.
-inline Told ends_behind(const Engine& engine, Trial& t, const char* how, const char* then = nullptr) {
+inline Told ends_behind(Trial& t, const char* how, const char* then = nullptr) {
     long id = 0;
-    if (!engine.has_state) t.needs = Trial::Needs::reset;
     Told told{block(t, id, [&] {
         t.execute(how);
         if (then != nullptr) t.execute(then);
@@ -388,9 +390,10 @@ Told fails(const Engine& engine, Trial& t) {
     constexpr bool harmless = verb == Verb::savepoint || (verb == Verb::release && when == When::before_effect);
     // A ROLLBACK that has worked all the same is told to the error sink.
     constexpr bool must_be_told = outermost && !(verb == Verb::rollback && when == When::after_effect);
-    if (verb == Verb::rollback && when == When::before_effect) t.needs = Trial::Needs::to_be_ended;
-    // Without state() a failed BEGIN or ROLLBACK, too.
-    else if (verb == Verb::commit ? when == When::after_effect : outermost && !engine.has_state)
+    constexpr bool in_doubt = verb == Verb::commit && when == When::after_effect;
+    if (verb == Verb::rollback && when == When::before_effect)
+        t.needs = Trial::Needs::to_be_ended;
+    else if (in_doubt || (verb == Verb::rollback && !engine.has_state))
         t.needs = Trial::Needs::reset;
     auto& faults = t.faults();
     faults.fail(verb, when, std::runtime_error{"failed on purpose"});
@@ -428,10 +431,10 @@ inline constexpr Row rows[] = {
     {"rollback", rolls_back},
     {"nested", nests, &Engine::no_savepoints},
     {"failed statement", swallows},
-    {"raw ROLLBACK", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "ROLLBACK"); }},
-    {"raw COMMIT", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "COMMIT"); }},
-    {"raw ROLLBACK; BEGIN", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "ROLLBACK", "BEGIN"); }},
-    {"raw COMMIT; BEGIN", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "COMMIT", "BEGIN"); }},
+    {"raw ROLLBACK", [](const Engine&, Trial& t) { return ends_behind(t, "ROLLBACK"); }},
+    {"raw COMMIT", [](const Engine&, Trial& t) { return ends_behind(t, "COMMIT"); }},
+    {"raw ROLLBACK; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, "ROLLBACK", "BEGIN"); }},
+    {"raw COMMIT; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, "COMMIT", "BEGIN"); }},
     {"raw BEGIN before", begun_by_hand},
     {"deferred constraint", defers, &Engine::no_deferred},
     {"busy COMMIT", finds_it_busy, &Engine::no_busy},
