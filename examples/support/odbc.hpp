@@ -21,7 +21,6 @@
 #include <sqlext.h>
 
 #include <cstdlib>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
@@ -93,19 +92,6 @@ struct txhooks::BackendAdapter<OdbcConnection>
     : txhooks::SqlAdapterWithoutState<txhooks::BackendAdapter<OdbcConnection>> {
     explicit BackendAdapter(OdbcConnection& connection) noexcept : odbc{connection} {}
     void execute(const char* sql) { odbc.execute(sql); }
-
-    // SQLite refuses a ROLLBACK if there is nothing to roll back, and a connection of which nobody knows whether it is
-    // in a transaction would be broken by that. With a savepoint there is something, or it does no harm.
-    void rollback() {
-        try {
-            SqlAdapterWithoutState::rollback();
-        } catch (const txhooks::EngineError&) {
-            savepoint(0);
-            execute("ROLLBACK");
-            throw txhooks::TransactionLost{txhooks::Outcome::unknown, std::current_exception()};
-        }
-    }
-
     OdbcConnection& odbc;
 };
 
