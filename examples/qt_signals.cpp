@@ -94,16 +94,13 @@ private:
     txhooks::HookedConnection<QSqlDatabase, txhooks::qt::Sqlite> db_;
 };
 
-// Its slots run in its own thread, where its database belongs.
+// What it hears runs in its own thread, where its database belongs.
 class Mailer : public QObject {
-    Q_OBJECT
-
 public:
     explicit Mailer(const QString& file) : file_{file} {}
 
     QStringList sent;
 
-public slots:
     void welcome(qint64 id) { send(QStringLiteral("welcome to "), id); }
     void newsletter(qint64 id) { send(QStringLiteral("newsletter to "), id); }
     void stop() {
@@ -132,7 +129,9 @@ struct Heard {
 };
 
 Heard run(const QString& file) {
-    QSqlQuery{QStringLiteral("CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT UNIQUE)"), open(file)};
+    QSqlQuery create{open(file)};
+    create.prepare(QStringLiteral("CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT UNIQUE)"));
+    exec(create);
 
     Heard heard;
     Users users{QSqlDatabase::database()};

@@ -20,11 +20,12 @@
 /// the right one, and so is a database that is not open.
 ///
 /// - `HookedConnection<QSqlDatabase&, ...>` borrows a database instead of sharing it.
-/// - `QSqlQuery::exec` and the like return `false`: throw (`qt::error`), or the block goes on. `transaction()`, `commit()` and
-///   `rollback()` by hand are raw SQL in a block (refused by the compiler where `db` is a `HookedConnection`).
+/// - `QSqlQuery::exec` and the like return `false`: throw (`qt::error`), or the block goes on.
+/// - `transaction()`, `commit()` and `rollback()` by hand are what raw BEGIN, COMMIT and ROLLBACK are. The latter two do
+///   not compile on a `HookedConnection`.
 /// - A query that is active (before its last row, without `finish()`) keeps its locks after COMMIT. One that writes
 ///   (`INSERT ... RETURNING`) makes SQLite's COMMIT fail, and a forward-only one PostgreSQL's: the block is still open;
-///   `finish()` the query and commit again.
+///   `finish()` that query, with QPSQL `clear()` it, and commit again.
 /// - `close()`, `open()` or `removeDatabase` take the session away: in a block that is a loss, and outside the connection
 ///   is broken (`ConnectionBroken`) until it is open again and `reset()` was called. With QSQLITE call `reset()` before
 ///   `close()` as well, or SQLite does not close what still has prepared statements, and Qt forgets it. If no block was
@@ -108,8 +109,8 @@ struct DriverOf<sqlite3*> {
         sqlite3_vfs* vfs = nullptr;
         sqlite3_initialize();  // ours may never have been used
         if (query.value(0).toString() != QLatin1String(sqlite3_sourceid()) ||
-            sqlite3_file_control(handle, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK || vfs == nullptr ||
-            vfs != sqlite3_vfs_find(vfs->zName))
+            sqlite3_file_control(handle, "main", SQLITE_FCNTL_VFS_POINTER, static_cast<void*>(&vfs)) != SQLITE_OK ||
+            vfs == nullptr || vfs != sqlite3_vfs_find(vfs->zName))
             throw UsageError{
                 "txhooks: the plugin of this QSqlDatabase carries its own SQLite, another than this program is linked "
                 "with; take a plugin that uses the system's (Qt's option -system-sqlite, or a distribution's package), "
