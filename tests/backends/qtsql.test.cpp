@@ -195,7 +195,7 @@ TEST_CASE("qtsql: a plugin with another copy of the same SQLite is refused: its 
     sqlite3_vfs ours = theirs;
     REQUIRE(sqlite3_vfs_register(&theirs, 0) == SQLITE_OK);
     {
-        const QtSqlite sqlite{"", "?vfs=txhooks_same_name"};
+        const QtSqlite sqlite{"?vfs=txhooks_same_name"};
         CHECK(ending([&] { HookedConnection<QSqlDatabase, txhooks::qt::Sqlite> db{sqlite.get()}; }) == "returned");
         sqlite3_vfs_unregister(&theirs);
         CHECK(names(refusal([&] { HookedConnection<QSqlDatabase, txhooks::qt::Sqlite> db{sqlite.get()}; }),

@@ -60,7 +60,28 @@ private:
     QString name_ = new_name();
 };
 
-/// QSQLITE, on a file with an empty table `t`.
+/// QSQLITE; a COMMIT that finds the file busy does not wait.
+inline QtDatabase qt_sqlite(const DatabaseFile& file, const std::string& parameters = "") {
+    return {"QSQLITE", [&](QSqlDatabase& db) {
+                db.setConnectOptions(QStringLiteral("QSQLITE_OPEN_URI;QSQLITE_BUSY_TIMEOUT=0"));
+                db.setDatabaseName(QString::fromStdString("file:" + file.path() + parameters));
+            }};
+}
+
+/// QPSQL.
+inline QtDatabase qt_postgres(const std::string& schema) {
+    return {"QPSQL", [&](QSqlDatabase& db) {
+                db.setHostName(QString::fromLatin1(std::getenv("TXHOOKS_POSTGRES")));
+                db.setPort(postgres_port());
+                db.setUserName(QStringLiteral("postgres"));
+                db.setDatabaseName(QStringLiteral("postgres"));
+                db.setPassword(QString::fromStdString(postgres_file("password")));
+                db.setConnectOptions(
+                    QString::fromStdString("sslmode=disable;gssencmode=disable;options=-csearch_path=" + schema));
+            }};
+}
+
+/// On a file with an empty table `t`.
 class QtSqlite {
     DatabaseFile file_;
     QtDatabase database_;
@@ -68,14 +89,8 @@ class QtSqlite {
 public:
     using Adapter = txhooks::qt::Sqlite;
 
-    /// `options` is for `setConnectOptions`.
-    explicit QtSqlite(const char* options = "", const std::string& parameters = "")
-        : database_{"QSQLITE", [&](QSqlDatabase& db) {
-                        const std::string uri = "file:" + file_.path() + parameters;
-                        db.setConnectOptions(QString::fromLatin1("QSQLITE_OPEN_URI;QSQLITE_BUSY_TIMEOUT=0") +
-                                             QString::fromLatin1(options));
-                        db.setDatabaseName(QString::fromStdString(uri));
-                    }} {
+    /// `parameters` are those of an URI.
+    explicit QtSqlite(const std::string& parameters = "") : database_{qt_sqlite(file_, parameters)} {
         run(get(), "CREATE TABLE t (n INTEGER PRIMARY KEY)");
     }
 
@@ -88,27 +103,16 @@ public:
     bool idle() const { return sqlite3_get_autocommit(handle()) != 0; }
 };
 
-/// QPSQL, on a schema of its own with an empty table `t`.
+/// On a schema of its own with an empty table `t`.
 class QtPostgres {
     std::string schema_ = new_schema();
     PostgresHandle others_{postgres_server("options=-csearch_path=" + schema_)};
-    QtDatabase database_;
+    QtDatabase database_ = qt_postgres(schema_);
 
 public:
     using Adapter = txhooks::qt::Postgres;
 
-    QtPostgres()
-        : database_{"QPSQL", [&](QSqlDatabase& db) {
-                        db.setHostName(QString::fromLatin1(std::getenv("TXHOOKS_POSTGRES")));
-                        db.setPort(postgres_port());
-                        db.setUserName(QStringLiteral("postgres"));
-                        db.setDatabaseName(QStringLiteral("postgres"));
-                        db.setPassword(QString::fromStdString(postgres_file("password")));
-                        db.setConnectOptions(QString::fromStdString(
-                            "sslmode=disable;gssencmode=disable;options=-csearch_path=" + schema_));
-                    }} {
-        support::run(others_, "CREATE SCHEMA " + schema_ + " CREATE TABLE t (n int PRIMARY KEY)");
-    }
+    QtPostgres() { support::run(others_, "CREATE SCHEMA " + schema_ + " CREATE TABLE t (n int PRIMARY KEY)"); }
 
     QSqlDatabase get() const { return database_.get(); }
     void remove() const { database_.remove(); }
