@@ -21,7 +21,8 @@ enum class SqlWitness : unsigned char {
 /// `state()` can tell is then not promised:
 /// - a raw BEGIN outside of blocks is not seen: hooks registered after it run at once, and a block that cannot be opened
 ///   because of it rolls it back;
-/// - a raw COMMIT or ROLLBACK in a block is noticed at its end, not before;
+/// - a raw COMMIT or ROLLBACK in a block is noticed at its end, not before; and if the engine then refuses a ROLLBACK
+///   because nothing is open (SQLite), the connection is broken until `reset()` has looked;
 /// - a COMMIT that fails is in doubt, also one that could have been tried again (busy, a deferred constraint), and what
 ///   it left open is rolled back.
 template <class Derived, SqlWitness witness = SqlWitness::savepoint>
