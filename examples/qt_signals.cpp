@@ -61,10 +61,10 @@ public:
         try {
             db_.atomic([&] {
                 const qint64 id = insert(name);
-                db_.on_commit([this, id] { emit userCreated(id); });
+                db_.on_commit(&Users::userCreated, this, id);  // emits it
                 try {
                     db_.atomic([&] {  // a savepoint: if it fails, its signals go with it, and only they
-                        db_.on_commit([this, id] { emit subscribed(id); });
+                        db_.on_commit(&Users::subscribed, this, id);
                         if (name == QStringLiteral("Cleo")) throw std::runtime_error{"newsletter is full"};
                     });
                 } catch (const std::exception& e) {

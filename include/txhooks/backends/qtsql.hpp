@@ -11,7 +11,7 @@
 ///     db.atomic([&] {
 ///         QSqlQuery query{db};  // it is a QSqlDatabase
 ///         ...
-///         db.on_commit([&] { emit userCreated(id); });
+///         db.on_commit(&Users::userCreated, &users, id);  // emits the signal
 ///     });
 ///
 /// `Sqlite` and `Postgres` take the native handle out and are `<txhooks/backends/sqlite3.hpp>` and `.../libpq.hpp`: what
@@ -26,10 +26,10 @@
 /// - A query that is active (before its last row, without `finish()`) keeps its locks after COMMIT. One that writes
 ///   (`INSERT ... RETURNING`) makes SQLite's COMMIT fail, and a forward-only one PostgreSQL's: the block is still open;
 ///   `finish()` that query, with QPSQL `clear()` it, and commit again.
-/// - `close()`, `open()` or `removeDatabase` take the session away: in a block that is a loss, and outside the connection
-///   is broken (`ConnectionBroken`) until it is open again and `reset()` was called. With QSQLITE call `reset()` before
-///   `close()` as well, or SQLite does not close what still has prepared statements, and Qt forgets it. If no block was
-///   open yet and nothing is called in between, nothing is noticed, and nothing is wrong.
+/// - `close()`, `open()` and `removeDatabase` take the session away: in a block that is a loss; outside, the connection is
+///   broken (`ConnectionBroken`) until the database is open again and `reset()` was called. With QSQLITE call `reset()`
+///   before `close()` as well: SQLite does not close what still has prepared statements, and Qt forgets it.
+/// - Destroy a `HookedConnection<QSqlDatabase>` before `removeDatabase`, for which it is a connection still in use.
 /// - As Qt has it, everything happens on the thread that the database belongs to, and plugins stay loaded.
 
 #include <txhooks/txhooks.hpp>
