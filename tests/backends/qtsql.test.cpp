@@ -15,7 +15,7 @@
 
 #include <optional>
 #include <string>
-#include <utility>
+#include <tuple>
 
 using namespace support;
 using txhooks::Atomic;
@@ -24,9 +24,11 @@ using txhooks::UsageError;
 
 namespace {
 
+using NativeScenes = std::tuple<QtScene<QtSqlite>, QtScene<QtPostgres>>;
+using AnyDriverScenes =
+    std::tuple<QtScene<QtSqlite, txhooks::qt::AnyDriver>, QtScene<QtPostgres, txhooks::qt::AnyDriver>>;
 using QtScenes = std::tuple<QtScene<QtSqlite>, QtScene<QtPostgres>, QtScene<QtSqlite, txhooks::qt::AnyDriver>,
                             QtScene<QtPostgres, txhooks::qt::AnyDriver>>;
-using NativeScenes = std::tuple<QtScene<QtSqlite>, QtScene<QtPostgres>>;
 
 // Qt warns of what these tests do on purpose.
 class NoWarnings {
@@ -432,5 +434,20 @@ TEST_CASE("qtsql: any driver: a COMMIT that fails is in doubt, and nothing stays
     CHECK(scene.hooks.empty());
     CHECK(scene.truth().empty());
     scene.db.reset();
+    CHECK(scene.goes_on());
+}
+
+TEMPLATE_LIST_TEST_CASE("qtsql: any driver: a session that is exchanged in a block is noticed at its end", "[S50]",
+                        AnyDriverScenes) {
+    TestType scene;
+    QSqlDatabase same = scene.engine.get();
+    Atomic tx{scene.db};
+    scene.row(1);
+    same.close();
+    CHECK(same.open());
+    CHECK(without_cause(ending([&] { return tx.commit(); })) == "TransactionLost unknown");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth().empty());
+    if (not scene.db.usable()) scene.db.reset();
     CHECK(scene.goes_on());
 }
