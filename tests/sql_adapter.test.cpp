@@ -26,6 +26,8 @@ class OwnVerbs : public TinySql {};
 
 class Stateless : public TinySql {};
 
+class Telling : public TinySql {};
+
 }  // namespace
 
 template <>
@@ -68,6 +70,23 @@ struct txhooks::BackendAdapter<Stateless> : txhooks::SqlAdapterWithoutState<txho
     explicit BackendAdapter(Stateless& database) : db{database} {}
     void execute(const char* sql) { db.run(sql); }
     Stateless& db;
+};
+
+template <>
+struct txhooks::BackendAdapter<Telling> : txhooks::SqlAdapter<txhooks::BackendAdapter<Telling>> {
+    explicit BackendAdapter(Telling& database) : db{database} {}
+    void execute(const char* sql) { db.run(sql); }
+    ConnectionState state() const noexcept {
+        return db.in_transaction() ? ConnectionState::open : ConnectionState::idle;
+    }
+    void rollback_to(unsigned n) {
+        try {
+            SqlAdapter::rollback_to(n);
+        } catch (...) {
+            throw TransactionLost{Outcome::rolled_back, std::current_exception()};
+        }
+    }
+    Telling& db;
 };
 
 TEST_CASE("SqlAdapter: a derived class uses the adapter of its base where the adapter is named", "[S55]") {
@@ -218,6 +237,16 @@ TEST_CASE("SqlAdapter: single verbs can be written anew, and session() is what f
     CHECK_FALSE(db.committed("3"));
 }
 
+TEST_CASE("SqlAdapter: a rollback_to() that knows what became of the transaction is believed", "[S55][S50]") {
+    HookedConnection<Telling> db;
+    Atomic tx{db};
+    db.run("ROLLBACK");
+    db.run("BEGIN");
+    const auto lost = thrown_by<TransactionLost>([&] { tx.rollback(); });
+    CHECK(lost.outcome() == Outcome::rolled_back);
+    CHECK_FALSE(db.in_transaction());
+}
+
 // ---- Without state()
 
 TEST_CASE("SqlAdapterWithoutState: a COMMIT that fails leaves no transaction open", "[S55][S48]") {
@@ -256,6 +285,25 @@ TEST_CASE("SqlAdapterWithoutState: a BEGIN that fails is rolled back, so that no
             CHECK(ran.text() == "1");
         }
     }
+}
+
+TEST_CASE("SqlAdapterWithoutState: where ROLLBACK is refused because nothing is open, the connection goes on",
+          "[S55][S40][S50]") {
+    HookedConnection<Stateless> db;
+    db.savepoint_begins = true;
+    db.refuse = {"BEGIN"};
+    CHECK_THROWS_AS(db.atomic([] {}), std::runtime_error);
+    CHECK(db.usable());
+    CHECK_THROWS_AS(db.atomic([&] { db.run("ROLLBACK"); }), TransactionLost);
+    CHECK(db.usable());
+    CHECK_FALSE(db.in_transaction());
+    CHECK_NOTHROW(db.atomic([&] { db.run("INSERT 1"); }));
+    CHECK(db.committed("1"));
+
+    db.refuse = {"ROLLBACK", "ROLLBACK"};  // for another reason
+    CHECK_THROWS_AS(db.atomic([&] { db.set_rollback(true); }), std::runtime_error);
+    CHECK(db.in_transaction());
+    CHECK_FALSE(db.usable());
 }
 
 TEST_CASE("SqlAdapterWithoutState: what ended behind its back is noticed when the block ends", "[S55][S50]") {

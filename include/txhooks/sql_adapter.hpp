@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/backend_adapter.hpp>
+#include <txhooks/detail/failure.hpp>
 #include <txhooks/detail/members.hpp>
 #include <txhooks/detail/witness.hpp>
 #include <txhooks/outcome.hpp>
@@ -21,8 +22,7 @@ enum class SqlWitness : unsigned char {
 /// `state()` can tell is then not promised:
 /// - a raw BEGIN outside of blocks is not seen: hooks registered after it run at once, and a block that cannot be opened
 ///   because of it rolls it back;
-/// - a raw COMMIT or ROLLBACK in a block is noticed at its end, not before; and if the engine then refuses a ROLLBACK
-///   because nothing is open (SQLite), the connection is broken until `reset()` has looked;
+/// - a raw COMMIT or ROLLBACK in a block is noticed at its end, not before;
 /// - a COMMIT that fails is in doubt, also one that could have been tried again (busy, a deferred constraint), and what
 ///   it left open is rolled back.
 template <class Derived, SqlWitness witness = SqlWitness::savepoint>
@@ -42,7 +42,7 @@ public:
             return detail::commit_by_state(self(), commit);
     }
     void rollback() {
-        const auto rollback = [this] { self().execute("ROLLBACK"); };
+        const auto rollback = [this] { end_whatever_is_open(); };
         if constexpr (witness == SqlWitness::savepoint)
             detail::rollback_with_witness(self(), rollback);
         else
@@ -72,6 +72,21 @@ protected:
 
 private:
     Derived& self() noexcept { return static_cast<Derived&>(*this); }
+
+    // SQLite refuses a ROLLBACK if nothing is open, and without state() that could not be told from one that has failed.
+    // With a savepoint there is something to roll back, or it does no harm.
+    void end_whatever_is_open() {
+        if constexpr (detail::HasState<Derived>) {
+            self().execute("ROLLBACK");
+        } else {
+            const detail::Failure refused = detail::attempt([this] { self().execute("ROLLBACK"); });
+            const auto with_savepoint = [this] {
+                self().savepoint(0);
+                self().execute("ROLLBACK");
+            };
+            if (refused && detail::attempt(with_savepoint)) refused.rethrow();
+        }
+    }
 
     void numbered(const char* pattern, unsigned n) {
         char sql[64];

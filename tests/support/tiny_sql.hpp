@@ -15,6 +15,7 @@ namespace support {
 // A database that speaks SQL: rows are inserted by name, savepoints are named and nest.
 class TinySql {
 public:
+    bool savepoint_begins = false;  // SAVEPOINT outside of a transaction begins one, as in SQLite
     Log log;
     std::vector<std::string> refuse;            // statements that fail, each once
     std::vector<std::string> fail_after_doing;  // the same, after they took effect
@@ -57,7 +58,8 @@ private:
             savepoints_.clear();
             in_transaction_ = false;
         } else if (strip(sql, "SAVEPOINT ")) {
-            if (not in_transaction_) throw std::runtime_error{"no transaction"};
+            if (not in_transaction_ and not savepoint_begins) throw std::runtime_error{"no transaction"};
+            in_transaction_ = true;
             savepoints_.emplace_back(sql, rows_);
         } else if (strip(sql, "RELEASE SAVEPOINT ")) {
             savepoints_.resize(find(sql));

@@ -59,7 +59,14 @@ template <class Verbs, class Rollback>
 void rollback_with_witness(Verbs& verbs, Rollback rollback) {
     const Failure gone = attempt([&] { verbs.rollback_to(0); });
     rollback();
-    if (gone) throw TransactionLost{Outcome::unknown, gone.error};
+    if (!gone) return;
+    try {
+        gone.rethrow();
+    } catch (const TransactionLost&) {  // who says that knows what became of it
+        throw;
+    } catch (...) {
+        throw TransactionLost{Outcome::unknown, gone.error};
+    }
 }
 
 }  // namespace txhooks::detail

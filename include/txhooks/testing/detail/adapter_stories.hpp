@@ -258,9 +258,8 @@ inline Told swallows(const Engine&, Trial& t) {
 }
 
 // The block's transaction ends by SQL.
-inline Told ends_behind(const Engine& engine, Trial& t, const char* how, const char* then = nullptr) {
+inline Told ends_behind(Trial& t, const char* how, const char* then = nullptr) {
     long id = 0;
-    if (!engine.has_state) t.needs = Trial::Needs::reset;
     Told told{block(t, id, [&] {
         t.execute(how);
         if (then != nullptr) t.execute(then);
@@ -388,9 +387,10 @@ Told fails(const Engine& engine, Trial& t) {
     constexpr bool harmless = verb == Verb::savepoint || (verb == Verb::release && when == When::before_effect);
     // A ROLLBACK that has worked all the same is told to the error sink.
     constexpr bool must_be_told = outermost && !(verb == Verb::rollback && when == When::after_effect);
-    if (verb == Verb::rollback && when == When::before_effect) t.needs = Trial::Needs::to_be_ended;
-    // Without state() a failed BEGIN or ROLLBACK, too.
-    else if (verb == Verb::commit ? when == When::after_effect : outermost && !engine.has_state)
+    constexpr bool in_doubt = verb == Verb::commit && when == When::after_effect;
+    if (verb == Verb::rollback && when == When::before_effect)
+        t.needs = Trial::Needs::to_be_ended;
+    else if (in_doubt || (verb == Verb::rollback && !engine.has_state))
         t.needs = Trial::Needs::reset;
     auto& faults = t.faults();
     faults.fail(verb, when, std::runtime_error{"failed on purpose"});
@@ -428,10 +428,10 @@ inline constexpr Row rows[] = {
     {"rollback", rolls_back},
     {"nested", nests, &Engine::no_savepoints},
     {"failed statement", swallows},
-    {"raw ROLLBACK", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "ROLLBACK"); }},
-    {"raw COMMIT", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "COMMIT"); }},
-    {"raw ROLLBACK; BEGIN", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "ROLLBACK", "BEGIN"); }},
-    {"raw COMMIT; BEGIN", [](const Engine& engine, Trial& t) { return ends_behind(engine, t, "COMMIT", "BEGIN"); }},
+    {"raw ROLLBACK", [](const Engine&, Trial& t) { return ends_behind(t, "ROLLBACK"); }},
+    {"raw COMMIT", [](const Engine&, Trial& t) { return ends_behind(t, "COMMIT"); }},
+    {"raw ROLLBACK; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, "ROLLBACK", "BEGIN"); }},
+    {"raw COMMIT; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, "COMMIT", "BEGIN"); }},
     {"raw BEGIN before", begun_by_hand},
     {"deferred constraint", defers, &Engine::no_deferred},
     {"busy COMMIT", finds_it_busy, &Engine::no_busy},
