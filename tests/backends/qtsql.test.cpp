@@ -149,7 +149,8 @@ TEST_CASE("qtsql: retry and Doubt know what the native adapter knows", "[retry][
     CHECK(run(postgres.engine.others(), "SELECT count(*) FROM txhooks_commit") == "1");
 }
 
-TEST_CASE("qtsql: an adapter that does not fit the driver is refused in a sentence that names the one that does") {
+TEST_CASE("qtsql: an adapter that does not fit the driver is refused in a sentence that names the one that does",
+          "[qt]") {
     const QtSqlite sqlite;
     const QtPostgres postgres;
     QSqlDatabase on_sqlite = sqlite.get();
@@ -159,12 +160,12 @@ TEST_CASE("qtsql: an adapter that does not fit the driver is refused in a senten
     CHECK(names(refusal([&] { HookedConnection db{on_postgres}; }),
                 "HookedConnection<QSqlDatabase, txhooks::qt::Postgres>"));
     CHECK(names(refusal([&] { HookedConnection<QSqlDatabase&, txhooks::qt::Sqlite> db{on_postgres}; }),
-                "for QPSQL name txhooks::qt::Postgres"));
+                "is QPSQL, and qt::Sqlite is for QSQLITE; for QPSQL name txhooks::qt::Postgres"));
     CHECK(names(refusal([&] { HookedConnection<QSqlDatabase&, txhooks::qt::Postgres> db{on_sqlite}; }),
-                "for QSQLITE name txhooks::qt::Sqlite"));
+                "is QSQLITE, and qt::Postgres is for QPSQL; for QSQLITE name txhooks::qt::Sqlite"));
 }
 
-TEST_CASE("qtsql: a database that is not open is refused") {
+TEST_CASE("qtsql: a database that is not open is refused", "[qt]") {
     const NoWarnings quiet;
     const QtSqlite sqlite;
     QSqlDatabase closed = sqlite.get();
@@ -179,7 +180,7 @@ TEST_CASE("qtsql: a database that is not open is refused") {
     CHECK(names(refusal([] { HookedConnection<QSqlDatabase, txhooks::qt::Sqlite> hooked; }), "not open"));
 }
 
-TEST_CASE("qtsql: a plugin with an SQLite of another version is refused") {
+TEST_CASE("qtsql: a plugin with an SQLite of another version is refused", "[qt]") {
     const QtSqlite sqlite;
     const auto another = [](sqlite3_context* call, int, sqlite3_value**) {
         sqlite3_result_text(call, "2009-09-11 14:05:07 b084828a771ec40be85f07c590ca99de4f6c24ee", -1, SQLITE_STATIC);
@@ -190,7 +191,7 @@ TEST_CASE("qtsql: a plugin with an SQLite of another version is refused") {
                 "carries its own SQLite"));
 }
 
-TEST_CASE("qtsql: a plugin with another copy of the same SQLite is refused: its file systems are its own") {
+TEST_CASE("qtsql: a plugin with another copy of the same SQLite is refused: its file systems are its own", "[qt]") {
     need_application();
     sqlite3_vfs theirs = *sqlite3_vfs_find(nullptr);
     theirs.zName = "txhooks_same_name";
@@ -209,7 +210,7 @@ TEST_CASE("qtsql: a plugin with another copy of the same SQLite is refused: its 
     sqlite3_vfs_unregister(&ours);
 }
 
-TEST_CASE("qtsql: databases in memory have file systems too") {
+TEST_CASE("qtsql: databases in memory have file systems too", "[qt]") {
     const QtDatabase memory{"QSQLITE", [](QSqlDatabase& db) { db.setDatabaseName(QStringLiteral(":memory:")); }};
     HookedConnection<QSqlDatabase, txhooks::qt::Sqlite> db{memory.get()};
     bool ran = false;

@@ -53,6 +53,9 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
+#include <set>
+#include <string>
 
 namespace txhooks::qt {
 
@@ -98,8 +101,8 @@ template <>
 struct DriverOf<sqlite3*> {
     static bool is_of(const QVariant& handle) noexcept { return is_sqlite(handle); }
     static constexpr const char* wrong =
-        "txhooks: qt::Sqlite is for a QSqlDatabase of the driver QSQLITE; for QPSQL name txhooks::qt::Postgres, for "
-        "another driver none: HookedConnection<QSqlDatabase>";
+        ", and qt::Sqlite is for QSQLITE; for QPSQL name txhooks::qt::Postgres, for another driver none: "
+        "HookedConnection<QSqlDatabase>";
 
     // A plugin may carry an SQLite of its own, whose handles are not for the functions of ours. Another version says so;
     // another copy of the same has its own file systems.
@@ -124,17 +127,26 @@ template <>
 struct DriverOf<PGconn*> {
     static bool is_of(const QVariant& handle) noexcept { return is_postgres(handle); }
     static constexpr const char* wrong =
-        "txhooks: qt::Postgres is for a QSqlDatabase of the driver QPSQL; for QSQLITE name txhooks::qt::Sqlite, for "
-        "another driver none: HookedConnection<QSqlDatabase>";
+        ", and qt::Postgres is for QPSQL; for QSQLITE name txhooks::qt::Sqlite, for another driver none: "
+        "HookedConnection<QSqlDatabase>";
     static void check(const QSqlDatabase&, PGconn*) noexcept {}
 };
 #endif
+
+// A UsageError keeps no text of its own: these live as long as the program, one for each driver.
+inline UsageError wrong_driver(const QSqlDatabase& db, const char* wrong) {
+    static std::mutex mutex;
+    static std::set<std::string> texts;
+    const std::lock_guard lock{mutex};
+    const std::string driver = db.driverName().toStdString();
+    return UsageError{texts.insert("txhooks: the driver of this QSqlDatabase is " + driver + wrong).first->c_str()};
+}
 
 template <class Handle>
 Handle checked_handle(const QSqlDatabase& db) {
     refuse_closed(db);
     Handle const handle = handle_of<Handle>(db);
-    if (handle == nullptr) throw UsageError{DriverOf<Handle>::wrong};
+    if (handle == nullptr) throw wrong_driver(db, DriverOf<Handle>::wrong);
     DriverOf<Handle>::check(db, handle);
     return handle;
 }
