@@ -49,10 +49,10 @@ public:
             rollback();
     }
 
-    void savepoint(unsigned n) { numbered("SAVEPOINT txhooks_%u", n); }
-    void release(unsigned n) { numbered("RELEASE SAVEPOINT txhooks_%u", n); }
+    void savepoint(unsigned n) { numbered("SAVEPOINT", n); }
+    void release(unsigned n) { numbered("RELEASE SAVEPOINT", n); }
     void rollback_to(unsigned n) {
-        numbered("ROLLBACK TO SAVEPOINT txhooks_%u", n);
+        numbered("ROLLBACK TO SAVEPOINT", n);
         self().release(n);
     }
 
@@ -88,9 +88,9 @@ private:
         }
     }
 
-    void numbered(const char* pattern, unsigned n) {
+    void numbered(const char* verb, unsigned n) {
         char sql[64];
-        std::snprintf(sql, sizeof sql, pattern, n);
+        std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
         self().execute(sql);
     }
 };

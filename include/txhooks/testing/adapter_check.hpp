@@ -114,7 +114,7 @@ Engine engine(Open& open) {
 ///         // Where there is such a thing:
 ///         using Adapter = MyAdapter;    // what is tried; else BackendAdapter
 ///         void kill();                  // the server ends this session (pg_terminate_backend, KILL), and it returns when
-///                                       //   that is so; called by another thread too, and when it is gone already
+///                                       //   that is so; by a connection of its own: another thread calls it, too
 ///         void make_busy(bool busy);    // COMMIT is refused from now on, or no longer: a reader of the SQLite file
 ///         void reconnect();             // what ends a transaction that ROLLBACK did not, before reset(); else SQL does
 ///     };

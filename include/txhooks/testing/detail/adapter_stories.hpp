@@ -177,7 +177,7 @@ private:
         bool registered = false;
         bool early = false;
         bool told = false;  // that it may be committed without its hook
-        std::string trouble = {};
+        std::string trouble;
     };
 
     std::map<long, Seen> rows_;
@@ -185,19 +185,22 @@ private:
 
 // How trials are had; and why some rows cannot be tried, if they cannot.
 struct Engine {
-    std::function<std::unique_ptr<Trial>()> open = {};
+    std::function<std::unique_ptr<Trial>()> open;
     bool has_state = false;
-    std::string no_savepoints = {};
-    std::string no_kill = {};
-    std::string no_busy = {};
-    std::string no_deferred = {};
+    std::string no_savepoints;
+    std::string no_kill;
+    std::string no_busy;
+    std::string no_deferred;
 };
 
 // What a story has to tell.
 struct Told {
-    Ending ending = {};          // of its block
-    std::string complaint = {};  // what should have been otherwise, and may be declared
-    std::string broken = {};     // what nobody can declare away
+    Told() = default;
+    Told(Ending how, std::string what = {}) : ending{std::move(how)}, complaint{std::move(what)} {}
+
+    Ending ending;          // of its block
+    std::string complaint;  // what should have been otherwise, and may be declared
+    std::string broken;     // what nobody can declare away
 };
 
 // A block of one row, with `act()` behind it.
@@ -348,7 +351,7 @@ inline Told killed_during(const Engine& engine, Trial&) {
     constexpr int rounds = 30;
     int committed = 0;
     int in_doubt = 0;
-    Clock::duration duration{};
+    std::chrono::duration<double> duration{};
     Told told;
     for (int round = 0; round <= rounds && told.broken.empty() && told.complaint.empty(); ++round) {
         const std::unique_ptr<Trial> victim = engine.open();
@@ -363,7 +366,9 @@ inline Told killed_during(const Engine& engine, Trial&) {
                 killer.join();
                 duration = Clock::now() - start;
             } else {
-                std::this_thread::sleep_for(duration * round / rounds);
+                const double part =
+                    static_cast<double>(round) / rounds;  // mostly early: then comes the wait for the end
+                std::this_thread::sleep_for(duration * part * part * part);
             }
             ending = ending_of([&] { tx.commit(); });
             if (round != 0) killer.join();
