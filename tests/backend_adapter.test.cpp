@@ -93,6 +93,20 @@ public:
         now = ConnectionState::idle;
         return answer;
     }
+    // BEGIN is asked instead, which finds a transaction that is not its own.
+    bool asks_begin = false;
+    bool not_its_own = false;
+    void begin() {
+        if (asks_begin and now == ConnectionState::open) {
+            not_its_own = true;
+            throw UsageError{"open already"};
+        }
+        Throwing::begin();
+    }
+    void rollback() {
+        if (not std::exchange(not_its_own, false)) Throwing::rollback();
+    }
+    ConnectionState state_before_begin() const noexcept { return asks_begin ? ConnectionState::idle : now; }
     Outcome fate() const noexcept { return Outcome::committed; }
     CommitResult commit(const char*) noexcept { return commit(); }
     bool was_committed(const char* marker) { return marker == nullptr; }
@@ -275,6 +289,24 @@ TEST_CASE("backend: the other members of a class that is one as it stands are us
     CHECK(db.log == Log{"BEGIN", "SAVEPOINT 1", "RELEASE 1", "SAVEPOINT 1", "ROLLBACK TO 1", "COMMIT"});
     const auto lost = thrown_by<TransactionLost>([&] { db.atomic([&] { db.now = ConnectionState::idle; }); });
     CHECK(lost.outcome() == Outcome::committed);
+
+    db.log.clear();
+    db.asks_begin = true;
+    Connection& connection = db;
+    CHECK_NOTHROW(connection.atomic([] {}));
+    CHECK(db.log == Log{"BEGIN", "COMMIT"});
+    db.now = ConnectionState::open;
+    CHECK_THROWS_AS(db.atomic([] {}), UsageError);
+    CHECK_THROWS_AS(connection.atomic([] {}), UsageError);
+    DetachedHooks after;
+    CHECK_THROWS_AS(db.atomic({.detach = &after}, [] {}), UsageError);
+    CHECK_THROWS_AS(db.on_commit([] {}), UsageError);
+    CHECK(db.log == Log{"BEGIN", "COMMIT"});
+    CHECK(db.now == ConnectionState::open);
+    CHECK_FALSE(db.usable());
+    db.asks_begin = false;
+    CHECK_THROWS_AS(db.atomic([] {}), UsageError);
+    db.now = ConnectionState::idle;
 
     db.worth_it = true;
     int attempts = 0;

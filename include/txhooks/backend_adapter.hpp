@@ -23,6 +23,7 @@ namespace txhooks {
 ///     void savepoint(unsigned n);  void release(unsigned n);   // all three or none; without them nested blocks
 ///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
 ///     ConnectionState state() const noexcept;                  // client-side: no round trip
+///     ConnectionState state_before_begin() const noexcept;     // state() where it would take a round trip: see below
 ///     Outcome fate() noexcept;                                 // what became of a lost transaction
 ///     CommitResult commit(const char* marker) noexcept;        // both or none: for txhooks::Doubt. COMMIT that writes
 ///     bool was_committed(const char* marker);                  //   the marker's row; whether that row was there
@@ -37,6 +38,10 @@ namespace txhooks {
 /// transaction gone may throw `TransactionLost`. Without `state()` a raw BEGIN or ROLLBACK of the user's is not seen, a
 /// BEGIN that fails and a COMMIT in doubt are followed by `rollback()`, and `Connection::reset()` begins a transaction
 /// and rolls it back before it says that all is well.
+///
+/// Where the client does not know the state, `state()` may ask the server, and `state_before_begin()`, which is called
+/// instead of it right before BEGIN, may say `idle` all the same: then `begin` asks with what it sends anyway, throws
+/// `UsageError` if a transaction is open that is not its own, and the `rollback()` that follows leaves that alone.
 ///
 /// A class is a backend as it stands, without a specialisation, with these members of its own (`session` and `reset`
 /// are left alone), in one of two ways:
@@ -93,6 +98,11 @@ public:
         requires detail::HasState<Backend>
     {
         return backend_->state();
+    }
+    ConnectionState state_before_begin() const noexcept
+        requires detail::HasStateBeforeBegin<Backend>
+    {
+        return backend_->state_before_begin();
     }
     Outcome fate() noexcept
         requires detail::HasFate<Backend>

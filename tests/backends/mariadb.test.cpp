@@ -495,6 +495,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb: unread results stop every verb, and are not lo
         scene.hooks.clear();
 
         unread.send(scene.handle);
+        CHECK(ending([&] { scene.hook(1); }) == "UsageError");
         CHECK(ending([&] { Tx tx{scene.db}; }) == "UsageError");
         CHECK(unread.rest(scene.handle) == rests[i]);
 

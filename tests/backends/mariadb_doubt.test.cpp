@@ -8,6 +8,7 @@
 #include <txhooks/backends/mariadb.hpp>
 #include <txhooks/doubt.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -222,4 +223,96 @@ TEST_CASE("mariadb doubt: without the marker's table nothing is committed, and t
     CHECK(s.scene.truth() == "");
     CHECK(s.scene.hooks == "");
     CHECK(s.scene.goes_on());
+}
+
+// ---- Where no marker can be written
+
+namespace {
+
+// One who may not write while the server is read-only.
+Login ordinary_user() {
+    Handle root;
+    run(root, "CREATE OR REPLACE USER ordinary@localhost IDENTIFIED BY '" + mariadb().password() + "'");
+    run(root, "GRANT ALL ON txhooks.* TO ordinary@localhost");
+    return {.user = "ordinary"};
+}
+
+// While it lives the server is read-only for ordinary users.
+class ReadOnlyServer {
+public:
+    ReadOnlyServer() { run(other_, "SET GLOBAL read_only = 1"); }
+    ReadOnlyServer(const ReadOnlyServer&) = delete;
+    ReadOnlyServer& operator=(const ReadOnlyServer&) = delete;
+    ~ReadOnlyServer() { attempt(other_, "SET GLOBAL read_only = 0"); }
+
+private:
+    Handle other_;
+};
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: a block in a read-only session commits without a marker", "[doubt][M28]",
+                        EveryWay) {
+    const std::string setting =
+        GENERATE("SET SESSION TRANSACTION READ ONLY", "SET TRANSACTION READ ONLY", "SET tx_read_only = 1");
+    const bool fails = GENERATE(false, true);  // and what the client knows of it is stale
+    CAPTURE(setting, fails);
+    Scene<TestType> scene;
+    make_marker_table(scene.other);
+    run(scene.handle, setting);
+    Doubt doubt;
+    CHECK(ending([&] {
+              scene.db.atomic({.resolve = &doubt}, [&] {
+                  scene.hook(1);
+                  if (fails) CHECK(attempt(scene.handle, "INSERT INTO t VALUES (1)") == 1792);
+              });
+          }) == "returned");
+    CHECK(scene.hooks == "1");
+    CHECK_FALSE(doubt.in_doubt());
+    CHECK(values(scene.other, "SELECT committed FROM txhooks_commit").empty());
+    CHECK(scene.truth().empty());
+    run(scene.handle, "SET SESSION TRANSACTION READ WRITE");
+    CHECK(ending([&] { scene.db.atomic({.resolve = &doubt}, [&] { scene.row(2); }); }) == "returned");
+    CHECK(values(scene.other, "SELECT committed FROM txhooks_commit") == "1");
+    CHECK(scene.hooks == "1,2");
+    CHECK(scene.truth() == "2");
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: a read-only block whose COMMIT is not answered is not in doubt",
+                        "[doubt][S48][M28]", EveryWay) {
+    DoubtScene<TestType> s;
+    run(s.scene.handle, "SET SESSION TRANSACTION READ ONLY");
+    const std::string told = ending([&] {
+        s.scene.db.atomic({.resolve = &s.doubt}, [&] {
+            s.scene.hook(1);
+            s.proxy.arm("COMMIT", Cut::reply);
+        });
+    });
+    CHECK(told == "TransactionLost unknown <- EngineError 2013 unknown");
+    CHECK(s.scene.hooks == "");
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 0);
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: on a read-only server a block that wrote nothing commits, another does not",
+                        "[doubt][M28]", EveryWay) {
+    const bool writes = GENERATE(false, true);
+    CAPTURE(writes);
+    Scene<TestType> scene{ordinary_user()};
+    make_marker_table(scene.other);
+    Doubt doubt;
+    std::optional<ReadOnlyServer> server;
+    CHECK(ending([&] {
+              scene.db.atomic({.resolve = &doubt}, [&] {
+                  writes ? scene.row(1) : scene.hook(1);
+                  server.emplace();
+              });
+          }) == (writes ? "EngineError 1290 rolled_back" : "returned"));
+    server.reset();
+    CHECK(scene.hooks == (writes ? "" : "1"));
+    CHECK_FALSE(doubt.in_doubt());
+    CHECK(scene.truth().empty());
+    CHECK(values(scene.other, "SELECT committed FROM txhooks_commit").empty());
+    CHECK(scene.goes_on());
+    CHECK(scene.sink.empty());
 }

@@ -8,6 +8,8 @@
 
 #include <txhooks/backends/mariadb.hpp>
 
+#include <poll.h>
+
 #include <chrono>
 #include <string>
 #include <thread>
@@ -366,6 +368,8 @@ TEMPLATE_LIST_TEST_CASE("mariadb loss: a ROLLBACK that was sent and whose answer
         typename Scene<TestType>::Tx tx{scene.db};
         scene.row(1);
         REQUIRE(mysql_send_query(scene.handle, "ROLLBACK", 8) == 0);
+        pollfd answer{mysql_get_socket(scene.handle), POLLIN, 0};
+        REQUIRE(poll(&answer, 1, 10'000) == 1);
         CHECK(ending([&] { return tx.commit(); }) == "UsageError");
         if (GENERATE(true, false)) {
             CHECK(mysql_read_query_result(scene.handle) == 0);

@@ -47,6 +47,7 @@ public:
     std::string socket() const { return std::filesystem::canonical(folder_ / "socket").string(); }
     unsigned port() const { return static_cast<unsigned>(std::stoul(content("port"))); }
     std::string password() const { return content("password"); }
+    std::string certificate() const { return (folder_ / "certificate.pem").string(); }
 
 private:
     MariadbServer(std::filesystem::path folder, std::nullptr_t) : folder_{std::move(folder)} {}
@@ -85,6 +86,8 @@ struct Login {
     unsigned long flags = 0;     ///< of mysql_real_connect
     unsigned read_timeout = 10;  ///< seconds
     bool reconnect = false;
+    bool tls = false;
+    bool compressed = false;
 };
 
 /// A connection of libmariadb's own.
@@ -95,6 +98,12 @@ public:
         mysql_options(&db_, MYSQL_OPT_READ_TIMEOUT, &login.read_timeout);
         const my_bool reconnect = login.reconnect;
         mysql_options(&db_, MYSQL_OPT_RECONNECT, &reconnect);
+        if (login.tls) {
+            const my_bool enforced = 1;
+            mysql_options(&db_, MYSQL_OPT_SSL_ENFORCE, &enforced);
+            mysql_options(&db_, MYSQL_OPT_SSL_CA, login.server.certificate().c_str());
+        }
+        if (login.compressed) mysql_options(&db_, MYSQL_OPT_COMPRESS, nullptr);
         const std::string socket = login.server.socket();
         if (mysql_real_connect(&db_, login.port == 0 ? "localhost" : "127.0.0.1", login.user.c_str(),
                                login.server.password().c_str(), "txhooks", login.port,
@@ -120,9 +129,8 @@ inline unsigned attempt(MYSQL* db, const std::string& sql) {
             mysql_free_result(result);
         else if (mysql_field_count(db) != 0)
             return mysql_errno(db);
-        const int next = mysql_next_result(db);
-        if (next > 0) return mysql_errno(db);
-        if (next < 0) return 0;
+        if (not mysql_more_results(db)) return 0;
+        if (mysql_next_result(db) > 0) return mysql_errno(db);
     }
 }
 

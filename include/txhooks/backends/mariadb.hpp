@@ -11,13 +11,21 @@
 ///     txhooks::HookedConnection<MYSQL*, txhooks::mariadb::Plain> db{handle};
 ///
 /// The handle is borrowed and must stay open while this object lives. What the server reports is thrown as
-/// `EngineError` with its error number, SQLSTATE and text. Oracle's libmysqlclient has all that is used here, but was
-/// not tried.
+/// `EngineError` with its error number, SQLSTATE and text. Oracle's libmysqlclient lacks `mariadb_cancel` and
+/// `mysql_get_socket`.
 ///
-/// Read every result before a block begins or ends (`mysql_store_result`, and `mysql_next_result` until there is none,
-/// also after CALL; after `mysql_send_query`, `mysql_read_query_result`): until then nothing is sent, and you get a
-/// `UsageError`. After a failed statement any call here may ask the server for its state first: read `mysql_error`
-/// before.
+/// Autocommit must be on outside of blocks (`SET autocommit = 1`): else everything is in a transaction of yours, and a
+/// block or hook is refused (`UsageError`).
+///
+/// After `fork()` in a block only the process that began it can end it. In the other nothing is sent, and every verb of
+/// that block is a `UsageError`; leave it by `_exit()`: `mysql_close` would end the session of both.
+///
+/// Read every result before a block begins or ends, and before `on_commit` outside of blocks (`mysql_store_result`, and
+/// `mysql_next_result` until there is none, also after CALL; after `mysql_send_query`, `mysql_read_query_result`): until
+/// then nothing is sent, and you get a `UsageError`. (A query of `mysql_send_query` that is still at work cannot be seen if
+/// it is over 16 MB, sometimes, or is compressed, over 8 KB, sometimes: then the connection is closed.) Send no second one
+/// before the first was answered. A rollback reads what nobody has read, and waits for it. After a failed statement any
+/// call here may ask the server for its state first: read `mysql_error` before.
 ///
 /// Not undone by any rollback: tables of MyISAM and other engines without transactions (ROLLBACK then leaves a warning:
 /// `mysql_warning_count`), and what came before a statement that commits by itself (CREATE, ALTER, DROP, TRUNCATE,
@@ -31,6 +39,10 @@
 
 #include <mysql.h>
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <cstddef>
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -61,7 +73,9 @@ enum Code : unsigned {
     er_deadlock = 1213,
     er_option_prevents_statement = 1290,  // read_only
     er_no_such_savepoint = 1305,
+    er_signal = 1644,
     er_connection_killed = 1927,
+    cr_server_lost = 2013,
 };
 
 /// Else the driver says it, and the server may have done what it was asked. (0: the driver does not know what it read.)
@@ -69,7 +83,31 @@ constexpr bool is_from_server(unsigned code) noexcept {
     return (code >= 1000 && code < 2000) || (code >= 3000 && code < 5000);
 }
 
+/// Whether a query of mysql_send_query was sent, and nothing was read since. The client has no word for it, but `net`
+/// shows it, by the number of the next packet and by what lies in its buffer: the beginning of a packet that was sent,
+/// or of its rest, or a packet that was read. Missed: compressed queries of 8 to 16 KB or over 16 MB; of others over
+/// 16 MB about one in a hundred, and all after rows of 8 MB.
+inline bool query_is_out(const MYSQL& db) noexcept {
+    const NET& net = db.net;
+    const unsigned char* const at = net.buff;
+    if (at == nullptr || net.pkt_nr == 0) return false;
+    const bool ends_an_answer = at[0] == 0 || at[0] >= 0xFE;
+    if (at[3] == 0 && net.pkt_nr <= (net.compress != 0 ? 2 : 1) && at[4] <= 0x1F) return at[4] == COM_QUERY;
+    if (net.compress != 0 || ends_an_answer) return false;
+    if (net.pkt_nr > 64 || (net.pkt_nr > 1 && at[3] != net.pkt_nr - 1)) return false;
+    // Nothing answers mysql_stmt_send_long_data.
+    for (const LIST* rest = db.stmts; rest != nullptr; rest = rest->next) {
+        const auto* const statement = static_cast<const MYSQL_STMT*>(rest->data);
+        for (unsigned i = 0; statement->params != nullptr && i < statement->param_count; ++i)
+            if (statement->params[i].long_data_used != 0) return false;
+    }
+    return true;
+}
+
 // Texts are compounds, "BEGIN NOT ATOMIC a;b;END", whose parts run in order until one fails.
+constexpr std::string_view compound_begin = "BEGIN NOT ATOMIC ";
+constexpr std::string_view compound_end = "END";
+constexpr unsigned all = ~0u;  // parts, of those that were done for sure
 
 struct Compounds {
     static constexpr bool whole = true;
@@ -78,21 +116,20 @@ struct Compounds {
     static unsigned run(MYSQL* db, std::string_view compound) noexcept {
         return mysql_real_query(db, compound.data(), compound.size()) == 0 ? all : 0;
     }
-    static constexpr unsigned all = ~0u;
 };
 
 struct Statements {
     static constexpr bool whole = false;
 
     static unsigned run(MYSQL* db, std::string_view compound) noexcept {
-        compound.remove_prefix(std::string_view{"BEGIN NOT ATOMIC "}.size());
-        compound.remove_suffix(std::string_view{"END"}.size());
+        compound.remove_prefix(compound_begin.size());
+        compound.remove_suffix(compound_end.size());
         for (unsigned done = 0; !compound.empty(); ++done) {
             const std::string_view part = compound.substr(0, compound.find(';'));
             if (mysql_real_query(db, part.data(), part.size()) != 0) return done;
             compound.remove_prefix(part.size() + 1);
         }
-        return Compounds::all;
+        return all;
     }
 };
 
@@ -104,7 +141,10 @@ struct Statements {
 /// - `BackendAdapter<MYSQL*>`, the default, puts several statements into one compound: BEGIN, COMMIT, SAVEPOINT,
 ///   RELEASE, ROLLBACK and ROLLBACK TO with its RELEASE are one round trip each, the witness costs none.
 /// - `Plain` sends them one by one: BEGIN, COMMIT, ROLLBACK and ROLLBACK TO are two round trips each. It sees the same.
-/// - After a statement that failed, one more (`DO 0`): the server says what became of the transaction only with an OK.
+/// - After a statement that failed, one more: the server says what became of the transaction only with an OK.
+/// - One more as well when the client's last call has left it without the server's latest word: rows fetched one by one,
+///   a loop over `mysql_next_result`, a prepared statement closed, `mysql_ping`. Then `Plain` takes one more for the
+///   next verb, the default none; but either for the next `on_commit` or `usable()` outside of blocks.
 /// - It cannot tell what became of a lost transaction (`TransactionLost` with `Outcome::unknown`).
 /// - In doubt (`CommitUnknown`): a connection that breaks at COMMIT, and in a compound also KILL QUERY and
 ///   `max_statement_time`, which can strike after the COMMIT in it was done; with `Plain` these are a rollback.
@@ -117,33 +157,44 @@ public:
     explicit SavepointWitness(MYSQL* db) noexcept : db_{db} {}
 
     void begin(const Begin& how) {
+        foreign_ = true;
         refuse_unread();
+        foreign_ = !has_latest_word();  // else it was seen to be idle
         const bool begun =
-            how == Begin{} ? done("BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END") : done(how);
+            how == Begin{} && !foreign_
+                ? Style::run(db_, "BEGIN NOT ATOMIC START TRANSACTION;SAVEPOINT txhooks_0;END") == detail::all
+                : begun_otherwise(how);
         if (!begun) [[unlikely]]
             failed_begin(how);
+        foreign_ = false;
         if (!in_transaction()) [[unlikely]]
             throw TransactionLost{Outcome::rolled_back};  // of another session, or no answer to this
         ours_ = true;
+        process_ = getpid();
+        out_of_step_ = false;
         ending_ = Ending::unseen;
     }
 
     CommitResult commit() noexcept {
-        if (unread()) return {Outcome::still_open, std::make_exception_ptr(UsageError{results_unread})};
-        return commit_by("BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;COMMIT AND NO CHAIN NO RELEASE;END", Retry::can);
+        constexpr std::string_view compound =
+            "BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;COMMIT AND NO CHAIN NO RELEASE;END";
+        if (elsewhere() || !has_latest_word() || (db_->server_status & more_results) != 0) [[unlikely]]
+            return commit_by(compound, Retry::can);
+        return answered(Style::run(db_, compound), Retry::can);
     }
 
     /// For `Doubt`. In one round trip, with `Plain` one more. What does not commit is rolled back: the marker might be
-    /// there already when COMMIT is tried again.
+    /// there already when COMMIT is tried again. What is read-only is committed without a marker, and not in doubt then:
+    /// unanswered, it is lost (`TransactionLost`).
     CommitResult commit(const char* marker) noexcept {
-        if (unread()) return commit();
+        if ((db_->server_status & SERVER_STATUS_IN_TRANS_READONLY) != 0) return unmarked(commit());
         char sql[300];
         std::snprintf(sql, sizeof sql,
                       "BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;"
                       "INSERT INTO txhooks_commit (id, committed) VALUES ('%s', TRUE);"
                       "COMMIT AND NO CHAIN NO RELEASE;END",
                       marker);
-        return commit_by(sql, Retry::never);
+        return commit_by(sql, Retry::unmarked);
     }
 
     bool was_committed(const char* marker) {
@@ -174,6 +225,8 @@ public:
     }
 
     void rollback() {
+        refuse_elsewhere();
+        if (foreign_) return;
         const bool was_ours = ours_;
         ours_ = false;
         read_what_nobody_reads();
@@ -191,17 +244,18 @@ public:
     }
 
     void savepoint(unsigned n) {
-        refuse_unread();
+        refuse_obstacle();
         if (!run_numbered("SAVEPOINT", n)) fail();
         if (!in_transaction()) throw TransactionLost{Outcome::unknown};  // the savepoint of no transaction
     }
 
     void release(unsigned n) {
-        refuse_unread();
+        refuse_obstacle();
         if (!run_numbered("RELEASE SAVEPOINT", n)) fail();
     }
 
     void rollback_to(unsigned n) {
+        refuse_elsewhere();
         read_what_nobody_reads();
         char sql[120];
         std::snprintf(sql, sizeof sql,
@@ -209,16 +263,24 @@ public:
         if (!done(std::string_view{sql})) fail();
     }
 
-    /// What the client knows; after an error, and before it is said that a transaction is lost or somebody else's, what
-    /// the server says.
-    ConnectionState state() const noexcept {
-        const bool as_expected = db_->net.last_errno == 0 && (ours_ ? in_transaction() : is_idle());
-        if (!as_expected) [[unlikely]]
+    /// What the client knows; where it cannot know, after an error, and before it is said that a transaction is lost or
+    /// somebody else's, what the server says.
+    [[gnu::always_inline]] inline ConnectionState state() const noexcept {
+        if (!has_latest_word()) [[unlikely]]
+            return state_unsure();
+        if (ours_ ? !in_transaction() : !is_idle(more_results)) [[unlikely]]
             return unexpected_state();
         return ours_ ? ConnectionState::open : ConnectionState::idle;
     }
 
-    void reset() noexcept { ours_ = false; }
+    /// As `state()`; where the client cannot know, `begin` asks with the compound that it sends.
+    [[gnu::always_inline]] inline ConnectionState state_before_begin() const noexcept {
+        if (Style::whole && !ours_ && !has_latest_word()) [[unlikely]]
+            return ConnectionState::idle;
+        return state();
+    }
+
+    void reset() noexcept { ours_ = foreign_ = out_of_step_ = false; }
 
     /// For `retry`: the victim of a deadlock (1213), or a lock that was not given in time (1205).
     bool transient(const std::exception_ptr& error) const noexcept {
@@ -246,6 +308,10 @@ private:
         }
     }
 
+    static constexpr const char* begun_elsewhere =
+        "txhooks: this block was begun by another process, before fork(), and only that can end it: nothing was sent; "
+        "leave the child by _exit(), and open a connection of its own in it";
+
     static constexpr const char* results_unread =
         "txhooks: the connection still holds results of an earlier statement; read or free them first "
         "(mysql_store_result, mysql_free_result, and mysql_next_result until there is none, also after CALL)";
@@ -266,29 +332,79 @@ private:
         return "";
     }
 
+    // Three members that mysql.h declares: what mariadb_get_infov and mysql_affected_rows say of them would cost more
+    // instructions than all the rest here.
     bool in_transaction() const noexcept { return (db_->server_status & SERVER_STATUS_IN_TRANS) != 0; }
     // With autocommit off every statement belongs to a transaction of the user's.
-    bool is_idle() const noexcept {
-        return (db_->server_status & (SERVER_STATUS_IN_TRANS | SERVER_STATUS_AUTOCOMMIT)) == SERVER_STATUS_AUTOCOMMIT;
+    bool is_idle(unsigned besides = 0) const noexcept {
+        return (db_->server_status & (SERVER_STATUS_IN_TRANS | SERVER_STATUS_AUTOCOMMIT | besides)) ==
+               SERVER_STATUS_AUTOCOMMIT;
+    }
+    static constexpr unsigned more_results = 8;  // each library has its name for it
+
+    // Whether that is up to date, and nothing is to come. Every command sets this number to -1, and so does
+    // mysql_next_result. An answer that tells the state of the transaction sets it again; an error, an answer that was
+    // not read to its end, and one that tells nothing (mysql_ping, mysql_stmt_prepare) do not.
+    bool has_latest_word() const noexcept {
+        return db_->affected_rows != static_cast<decltype(db_->affected_rows)>(-1);
     }
 
+    // In a block what the client knows is enough, as long as no error stands: the end asks for the witness.
+    [[gnu::cold, gnu::noinline]] ConnectionState state_unsure() const noexcept {
+        return ours_ && in_transaction() && mysql_errno(db_) == 0 ? ConnectionState::open : unexpected_state();
+    }
     [[gnu::cold, gnu::noinline]] ConnectionState unexpected_state() const noexcept {
-        if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = Ending::by_success;
-        const bool gone = !unread() && !ask_state();
-        if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = Ending::by_error;
+        note_ending(Ending::by_success);
+        const bool busy = obstacle() != nullptr;
+        const bool gone = !busy && !ask_state();
+        note_ending(Ending::by_error);
         if (gone || (ours_ && !in_transaction())) return ConnectionState::lost;
-        return ours_ || !is_idle() ? ConnectionState::open : ConnectionState::idle;
+        return busy || ours_ || !is_idle(more_results) ? ConnectionState::open : ConnectionState::idle;
+    }
+
+    // Who asks the server calls it with the one before, and with the other after.
+    void note_ending(Ending seen) const noexcept {
+        if (ours_ && ending_ == Ending::unseen && !in_transaction()) ending_ = seen;
+    }
+
+    // Why nothing can be sent now, or null.
+    const char* obstacle() const noexcept {
+        if (elsewhere()) [[unlikely]]
+            return begun_elsewhere;
+        return unread() ? results_unread : nullptr;
+    }
+    void refuse_obstacle() const {
+        if (const char* const reason = obstacle()) [[unlikely]]
+            throw UsageError{reason};
+    }
+
+    bool elsewhere() const noexcept { return ours_ && getpid() != process_; }
+    void refuse_elsewhere() const {
+        if (elsewhere()) [[unlikely]]
+            throw UsageError{begun_elsewhere};
     }
 
     // Sending anything now would lose the results, or take the answer to another statement for ours.
-    bool unread() const noexcept { return unanswered() || db_->status != MYSQL_STATUS_READY || more_results(); }
-    // mysql_send_query, and its answer was not read: nothing was since something was sent, and the client has that
-    // still in its buffer, with the command behind the header of 4 bytes. (Not every command is answered:
-    // mysql_stmt_close.)
-    bool unanswered() const noexcept {
-        return db_->net.pkt_nr == 1 && db_->net.buff != nullptr && db_->net.buff[4] == COM_QUERY;
+    bool unread() const noexcept {
+        return ((db_->server_status & more_results) != 0 || !has_latest_word()) && something_unread();
     }
-    bool more_results() const noexcept { return (db_->server_status & 8) != 0; }  // each library has its name for it
+    [[gnu::cold, gnu::noinline]] bool something_unread() const noexcept {
+        if (out_of_step_) return false;
+        return (db_->server_status & more_results) != 0 || db_->status != MYSQL_STATUS_READY || query_is_out() ||
+               answer_is_there();
+    }
+    bool query_is_out() const noexcept { return detail::query_is_out(*db_); }
+    // That to a query which is not seen to be out. Else the server sends nothing on its own, but the end of the
+    // connection.
+    bool answer_is_there() const noexcept {
+#ifdef POLLRDHUP
+        constexpr short ended = POLLRDHUP;
+#else
+        constexpr short ended = 0;
+#endif
+        pollfd socket{static_cast<int>(mysql_get_socket(db_)), static_cast<short>(POLLIN | ended), 0};
+        return poll(&socket, 1, 0) == 1 && socket.revents == POLLIN;
+    }
     void refuse_unread() const {
         if (unread()) [[unlikely]]
             throw UsageError{results_unread};
@@ -297,17 +413,63 @@ private:
     // Before a rollback: results of statements that were sent and not looked at. Those that user code has begun to read
     // are its own to free.
     void read_what_nobody_reads() const {
-        if (unanswered()) mysql_read_query_result(db_);
+        if (!has_latest_word() && db_->status == MYSQL_STATUS_READY && (query_is_out() || answer_is_there()))
+            mysql_read_query_result(db_);
         do
             if (db_->status == MYSQL_STATUS_GET_RESULT) mysql_free_result(mysql_use_result(db_));
-        while (db_->status == MYSQL_STATUS_READY && more_results() && mysql_next_result(db_) == 0);
+        while (db_->status == MYSQL_STATUS_READY && (db_->server_status & more_results) != 0 &&
+               mysql_next_result(db_) == 0);
         refuse_unread();
     }
 
-    bool done(std::string_view compound) const noexcept { return Style::run(db_, compound) == detail::Compounds::all; }
-    [[gnu::noinline]] bool done(const Begin& how) const noexcept {
-        char sql[200];
-        std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s%s%sSTART TRANSACTION%s%s%s;SAVEPOINT txhooks_0;END",
+    // How many parts of `compound` were done for sure. Where a query may still be at work, it is made certain that the
+    // answer is to ours: in a compound by its first part, which says so, else by a question of its own.
+    unsigned run(std::string_view compound) const noexcept {
+        if (!has_latest_word()) [[unlikely]]
+            return run_unsure(compound);
+        return Style::run(db_, compound);
+    }
+    [[gnu::cold, gnu::noinline]] unsigned run_unsure(std::string_view compound) const noexcept {
+        note_ending(Ending::by_success);
+        unsigned done = 0;
+        if constexpr (Style::whole) {
+            if (tagged(detail::compound_begin, compound.substr(detail::compound_begin.size()))) done = detail::all;
+            note_ending(Ending::by_error);
+        } else if (ask_state()) {
+            note_ending(Ending::by_error);
+            done = Style::run(db_, compound);
+        }
+        return done;
+    }
+
+    // Sends `before`, a SELECT of a word that was not sent before, and `after`. An answer without the word is that to
+    // another query: then nobody can tell any more which answer is whose, and the connection is closed.
+    bool tagged(std::string_view before, std::string_view after) const noexcept {
+        char tag[48];
+        std::snprintf(tag, sizeof tag, "txhooks %p %u", static_cast<const void*>(this), ++tags_);
+        char sql[600];
+        const int size =
+            std::snprintf(sql, sizeof sql, "%.*sSELECT '%s'%s%.*s", static_cast<int>(before.size()), before.data(), tag,
+                          after.empty() ? "" : ";", static_cast<int>(after.size()), after.data());
+        if (!send({sql, static_cast<std::size_t>(size)})) return false;
+        MYSQL_RES* const rows = mysql_store_result(db_);
+        if (rows == nullptr && mysql_errno(db_) != 0) return false;
+        const MYSQL_ROW row = rows != nullptr ? mysql_fetch_row(rows) : nullptr;
+        const bool ours = row != nullptr && row[0] != nullptr && std::string_view{row[0]} == tag;
+        mysql_free_result(rows);
+        if (ours && is_idle()) foreign_ = false;
+        if (ours) return after.empty() || mysql_next_result(db_) == 0;
+        out_of_step_ = true;
+        mariadb_cancel(db_);
+        return false;
+    }
+
+    bool done(std::string_view compound) const noexcept { return run(compound) == detail::all; }
+    [[gnu::noinline]] bool begun_otherwise(const Begin& how) const {
+        if (how.isolation > Isolation::serializable) throw UsageError{"txhooks: no such isolation level"};
+        char sql[300];
+        std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s%s%s%sSTART TRANSACTION%s%s%s;SAVEPOINT txhooks_0;END",
+                      foreign_ ? "IF @@in_transaction OR NOT @@autocommit THEN SIGNAL SQLSTATE '45000';END IF;" : "",
                       how.isolation == Isolation::of_session ? "" : "SET TRANSACTION ISOLATION LEVEL ",
                       name(how.isolation), how.isolation == Isolation::of_session ? "" : ";",
                       how.read_only ? " READ ONLY" : "", how.read_only && how.consistent_snapshot ? "," : "",
@@ -316,9 +478,9 @@ private:
     }
     bool send(std::string_view sql) const noexcept { return mysql_real_query(db_, sql.data(), sql.size()) == 0; }
     bool run_numbered(const char* verb, unsigned n) const noexcept {
-        char sql[64];
-        const int size = std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
-        return send({sql, static_cast<std::size_t>(size)});
+        char sql[80];
+        std::snprintf(sql, sizeof sql, "BEGIN NOT ATOMIC %s txhooks_%u;END", verb, n);
+        return has_latest_word() ? detail::Statements::run(db_, sql) == detail::all : done(std::string_view{sql});
     }
 
     // A statement that does no harm if it is done twice, and that KILL QUERY may hit.
@@ -328,11 +490,24 @@ private:
         return false;
     }
 
-    // An error says nothing about the transaction, and leaves what the client knows of it as it was; an OK does. False:
-    // the connection is gone.
-    bool ask_state() const noexcept { return insist("DO 0"); }
+    // An error says nothing about the transaction, and leaves what the client knows of it as it was; rows do. False: the
+    // connection is gone.
+    bool ask_state() const noexcept {
+        // KILL QUERY may hit it, and a driver that reconnects fails first.
+        for (int attempt = 0, failed = 0; attempt < 10 && failed < 3; ++attempt) {
+            if (tagged("", "")) return true;
+            if (!detail::is_from_server(mysql_errno(db_))) ++failed;
+        }
+        return false;
+    }
 
     EngineError error(Outcome outcome) const noexcept {
+        if (out_of_step_)
+            return {detail::cr_server_lost, "HY000",
+                    "txhooks: what came was the answer to another query, so the connection was closed; after "
+                    "mysql_send_query call mysql_read_query_result before a block begins or ends, or a hook is "
+                    "registered",
+                    outcome};
         return {static_cast<int>(mysql_errno(db_)), mysql_sqlstate(db_), mysql_error(db_), outcome};
     }
 
@@ -349,9 +524,12 @@ private:
 
     [[noreturn, gnu::cold, gnu::noinline]] void failed_begin(const Begin& how) const {
         const EngineError seen = error(Outcome::rolled_back);
+        if (foreign_) {
+            if (seen.code() == detail::er_signal) throw UsageError{txhooks::detail::engine_in_transaction};
+            throw EngineError{seen};
+        }
         // A level that was set and not used would go to the next transaction; this one is rolled back.
         if (how.isolation != Isolation::of_session) insist("START TRANSACTION");
-        if (how.isolation > Isolation::serializable) throw UsageError{"txhooks: no such isolation level"};
         if (Style::whole && seen.code() == detail::er_parse)
             throw UsageError{
                 "txhooks: this server, or a proxy before it, does not know compound statements (BEGIN NOT ATOMIC); use "
@@ -359,13 +537,19 @@ private:
         throw EngineError{seen};
     }
 
-    // Whether COMMIT can be sent again if it leaves the transaction open. If not, that is rolled back.
-    enum class Retry : bool { never, can };
+    // Whether COMMIT can be sent again if it leaves the transaction open. If not, that is rolled back; or committed
+    // without its marker, if the server lets nobody write: what the block itself wrote before is then refused as well.
+    enum class Retry : unsigned char { never, can, unmarked };
 
     // `compound` begins with the release of the witness.
-    CommitResult commit_by(std::string_view compound, Retry retry) noexcept {
-        const unsigned done = Style::run(db_, compound);
-        if (done != detail::Compounds::all) [[unlikely]]
+    [[gnu::cold, gnu::noinline]] CommitResult commit_by(std::string_view compound, Retry retry) noexcept {
+        if (const char* const reason = obstacle())
+            return {Outcome::still_open, std::make_exception_ptr(UsageError{reason})};
+        return answered(run(compound), retry);
+    }
+    // COMMIT, of which so many parts were done for sure.
+    CommitResult answered(unsigned done, Retry retry) noexcept {
+        if (done != detail::all) [[unlikely]]
             return failed_commit(done > 0, retry);
         ours_ = false;
         return {in_transaction() ? Outcome::unknown : Outcome::committed};  // else it was no answer to COMMIT
@@ -384,12 +568,20 @@ private:
                                      code == detail::er_option_prevents_statement;
             return ended(seen, from_commit ? Outcome::rolled_back : Outcome::unknown);
         }
-        if (retry == Retry::never)
+        if (retry == Retry::unmarked && code == detail::er_option_prevents_statement)
+            return unmarked(commit_by("BEGIN NOT ATOMIC COMMIT AND NO CHAIN NO RELEASE;END", Retry::never));
+        if (retry != Retry::can)
             return ended(seen, insist("ROLLBACK AND NO CHAIN NO RELEASE") ? Outcome::rolled_back : Outcome::unknown);
         // Not committed. Without the witness the next attempt would look like a loss.
         if ((released || send("RELEASE SAVEPOINT txhooks_0")) && send("SAVEPOINT txhooks_0"))
             return {Outcome::still_open, with(seen, Outcome::still_open)};
         return {Outcome::unknown, std::make_exception_ptr(seen), true};
+    }
+
+    // No marker was sent, so a Doubt could not find out.
+    static CommitResult unmarked(CommitResult result) noexcept {
+        result.lost = result.lost || result.outcome == Outcome::unknown;
+        return result;
     }
 
     CommitResult ended(const EngineError& seen, Outcome outcome) noexcept {
@@ -402,8 +594,12 @@ private:
     }
 
     MYSQL* db_;
-    bool ours_ = false;  // from BEGIN until we have seen the end
+    bool ours_ = false;             // from BEGIN until we have seen the end
+    mutable bool foreign_ = false;  // what BEGIN has found may not be idle, and was left alone
+    pid_t process_ = 0;             // that of BEGIN
     mutable Ending ending_ = Ending::unseen;
+    mutable bool out_of_step_ = false;  // an answer was not to what was asked
+    mutable unsigned tags_ = 0;
 };
 
 /// The adapter to name in `HookedConnection<MYSQL*, mariadb::Plain>`; see `SavepointWitness`.

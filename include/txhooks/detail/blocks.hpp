@@ -43,6 +43,7 @@ public:
     virtual void verb_rollback_to(unsigned n) = 0;
     static constexpr bool has_state = true;  // as far as is known here
     virtual ConnectionState verb_state() const noexcept = 0;
+    virtual ConnectionState verb_state_before_begin() const noexcept = 0;
     virtual Outcome verb_fate() noexcept = 0;
     virtual void verb_reset() = 0;
     virtual bool has_markers() const noexcept = 0;

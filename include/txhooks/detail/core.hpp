@@ -58,6 +58,12 @@ public:
                    : may_be_open_    ? ConnectionState::failed
                                      : engine_at_rest();
     }
+    ConnectionState verb_state_before_begin() const noexcept override {
+        if constexpr (HasStateBeforeBegin<Adapter>)
+            return adapter.state_before_begin();
+        else
+            return verb_state();
+    }
     Outcome verb_fate() noexcept override {
         if constexpr (HasFate<Adapter>)
             return adapter.fate();

@@ -62,6 +62,10 @@ concept HasState = requires(const T& t) {
     { t.state() } noexcept -> std::same_as<ConnectionState>;
 };
 template <class T>
+concept HasStateBeforeBegin = HasState<T> && requires(const T& t) {
+    { t.state_before_begin() } noexcept -> std::same_as<ConnectionState>;
+};
+template <class T>
 concept HasFate = requires(T& t) {
     { t.fate() } noexcept -> std::same_as<Outcome>;
 };
@@ -111,6 +115,11 @@ struct StateName {
     int state;
     template <class T>
     static auto in() -> decltype(&T::state);
+};
+struct StateBeforeBeginName {
+    int state_before_begin;
+    template <class T>
+    static auto in() -> decltype(&T::state_before_begin);
 };
 struct FateName {
     int fate;
@@ -182,6 +191,9 @@ struct CheckedVerbs {
     static_assert(
         HasState<T> || !Names<T, StateName>,
         "txhooks: state() of this adapter does not fit: write ConnectionState state() const noexcept, public");
+    static_assert(HasStateBeforeBegin<T> || !Names<T, StateBeforeBeginName>,
+                  "txhooks: state_before_begin() of this adapter does not fit: write ConnectionState "
+                  "state_before_begin() const noexcept, public, beside state()");
     static_assert(HasFate<T> || !Names<T, FateName>,
                   "txhooks: fate() of this adapter does not fit: write Outcome fate() noexcept, public");
     static_assert(HasMarkers<T> || !(Names<T, WasCommittedName> || requires(T& t, const char* m) { t.commit(m); }),

@@ -34,8 +34,10 @@ template <class Verbs, class Options>
 
 template <class Verbs>
 [[gnu::always_inline]] inline void Blocks::opening() {
-    if (!engine_is<Verbs>(ConnectionState::idle)) [[unlikely]]
-        refuse_engine(verb_state());
+    if constexpr (Verbs::has_state) {
+        if (verbs<Verbs>().verb_state_before_begin() != ConnectionState::idle) [[unlikely]]
+            refuse_engine(verb_state());
+    }
     phase_ = Phase::in_verb;
 }
 
@@ -120,7 +122,7 @@ void Blocks::savepoint(unsigned number) {
 // An outermost block that is not run of the mill: with `detach` or `resolve`, or in a scope of txhooks::testing.
 template <class Verbs, class Options>
 [[gnu::cold, gnu::noinline]] void Blocks::open_special(Block& block, const Options& options) {
-    const ConnectionState state = verb_state();
+    const ConnectionState state = stages_.any() ? verb_state() : verb_state_before_begin();
     if (state == ConnectionState::failed) throw TransactionAborted{};
     if (state != engine_at_rest()) refuse_engine(state);
     if (options.resolve != nullptr) refuse_doubt(*options.resolve, options.detach);

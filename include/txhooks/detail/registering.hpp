@@ -93,8 +93,10 @@ inline bool Blocks::must_store() {
     if (is_gone(state) && state != engine_at_rest()) refuse_engine(state);
     if (state != engine_at_rest())
         throw UsageError{
-            "txhooks: on_commit() in a transaction that this connection did not begin: now would be too early and "
-            "later may be never; open the transaction with Atomic or atomic(fn)"};
+            "txhooks: on_commit() in a transaction that this connection did not begin, or while it is busy: now would "
+            "be too early and "
+            "later may be never; open the transaction with Atomic or atomic(fn), or turn autocommit on (MariaDB: SET "
+            "autocommit = 1)"};
     return false;
 }
 

@@ -82,14 +82,16 @@ inline bool Blocks::is_gone(ConnectionState state) noexcept {
     return state == ConnectionState::idle || state == ConnectionState::lost;
 }
 
+inline constexpr const char* engine_in_transaction =
+    "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the same "
+    "database, or because autocommit is off; or the connection is busy; end that first, or turn autocommit on "
+    "(MariaDB: SET autocommit = 1), and open transactions with Atomic or atomic(fn)";
+
 [[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::refuse_engine(ConnectionState state) {
     if (state == ConnectionState::lost) throw ConnectionBroken{};
     if (state == ConnectionState::idle && engine_at_rest() != state)
         throw TransactionLost{verb_fate()};  // a RolledBack's
-    throw UsageError{
-        "txhooks: the database is already in a transaction, begun by raw SQL, by another HookedConnection on the "
-        "same database, or because autocommit is off; or the connection is busy; end that first, and open "
-        "transactions with Atomic or atomic(fn)"};
+    throw UsageError{engine_in_transaction};
 }
 
 // ---- While a verb is under way

@@ -37,16 +37,21 @@ public:
     class Session {
     public:
         Session(const Mariadb& server, unsigned short proxy, Haste haste)
-            : handle_{support::Login{.port = proxy, .reconnect = haste.locks}} {
+            : handle_{support::Login{.port = proxy,
+                                     .reconnect = haste.locks,
+                                     .tls = proxy == 0 and haste.locks,  // the proxy reads what is sent
+                                     .compressed = proxy == 0 and haste.statements}} {
             if (mysql_select_db(handle_, server.database_.c_str()) != 0) throw std::runtime_error{mysql_error(handle_)};
             support::run(handle_, std::string{"SET innodb_lock_wait_timeout = "} + (haste.locks ? "0" : "5"));
             if (haste.statements) support::run(handle_, "SET max_statement_time = 0.001");
+            forgets_ = haste.locks;
         }
 
         MYSQL* get() { return handle_.get(); }
         unsigned long id() { return mysql_thread_id(get()); }
         std::string attempt(const std::string& sql) {
             const unsigned code = support::attempt(get(), sql);
+            if (forgets_) mysql_next_result(get());  // as the usual loop: the client no longer knows what it was told
             return code == 0 ? "" : std::to_string(code);
         }
         bool alive() { return attempt("DO 0").empty() or attempt("DO 0").empty(); }
@@ -58,6 +63,7 @@ public:
 
     private:
         support::Handle handle_;
+        bool forgets_ = false;
     };
 
     Mariadb() {

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+//
+// fork() in a block: both processes have the guard and the connection, but the transaction is that of one.
+
+#include "support/catch.hpp"
+#include "support/mariadb_scene.hpp"
+
+#include <txhooks/backends/mariadb.hpp>
+#include <txhooks/doubt.hpp>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+
+using namespace support;
+
+namespace {
+
+/// What `act` says in a child process, which ends without any destructor.
+template <class Act>
+std::string in_a_child(Act act) {
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    const pid_t child = fork();
+    REQUIRE(child != -1);
+    if (child == 0) {
+        const std::string said = act();
+        _exit(write(ends[1], said.data(), said.size()) < 0 ? 1 : 0);
+    }
+    close(ends[1]);
+    std::string said;
+    char buffer[512];
+    for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+        said.append(buffer, static_cast<std::size_t>(n));
+    close(ends[0]);
+    waitpid(child, nullptr, 0);
+    return said;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("mariadb fork: the guard of another process sends nothing, says so, and runs no hook",
+                        "[S50][S56][M27]", EveryWay) {
+    enum class Way { commit, marked, rollback, destructor, nested, nested_rollback, opens, after_error, unread };
+    const Way way = GENERATE(Way::commit, Way::marked, Way::rollback, Way::destructor, Way::nested,
+                             Way::nested_rollback, Way::opens, Way::after_error, Way::unread);
+    CAPTURE(static_cast<int>(way));
+    using Tx = typename Scene<TestType>::Tx;
+    Scene<TestType> scene;
+    make_marker_table(scene.other);
+    txhooks::Doubt doubt;
+    std::optional<Tx> tx;
+    tx.emplace(scene.db, typename Scene<TestType>::Db::Options{.resolve = way == Way::marked ? &doubt : nullptr});
+    scene.row(1);
+    std::optional<Tx> inner;
+    if (way == Way::nested or way == Way::nested_rollback) inner.emplace(scene.db);
+    if (way == Way::after_error) attempt(scene.handle, "nonsense");
+    if (way == Way::unread) mysql_real_query(scene.handle, "SELECT 7", 8);
+    const std::string said = in_a_child([&] {
+        std::string told;
+        if (way == Way::commit or way == Way::marked or way == Way::after_error)
+            told = ending([&] { return tx->commit(); });
+        if (way == Way::rollback) told = ending([&] { tx->rollback(); });
+        if (way == Way::nested) told = ending([&] { inner->commit(); });
+        if (way == Way::nested_rollback) told = ending([&] { inner->rollback(); });
+        if (way == Way::opens) told = ending([&] { const Tx more{scene.db}; });
+        inner.reset();
+        tx.reset();
+        told += '|' + ending([&] { scene.hook(3); });
+        told += '|' + ending([&] { const Tx more{scene.db}; });
+        return told + '|' + scene.hooks;
+    });
+    const bool silent = way == Way::destructor or way == Way::unread;
+    CHECK(said == (silent ? "" : std::string{"UsageError"}) + "|ConnectionBroken|ConnectionBroken|");
+    if (way == Way::unread) mysql_free_result(mysql_store_result(scene.handle));
+    if (inner) inner->commit();
+    inner.reset();
+    CHECK(ending([&] { return tx->commit(); }) == "committed");
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
+    tx.reset();
+    CHECK(scene.goes_on());
+    CHECK(scene.sink.empty());
+}
+
+TEST_CASE("mariadb fork: the destructor in another process tells the sink what to do", "[S31][S56][M27]") {
+    Scene<Compounds> scene;
+    std::optional<Scene<Compounds>::Tx> tx{std::in_place, scene.db};
+    const std::string said = in_a_child([&] {
+        tx.reset();
+        return scene.sink.lines().at(0);
+    });
+    CHECK(said == "txhooks: while rolling back a block: UsageError");
+    CHECK(ending([&] { tx->commit(); }) == "returned");
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb fork: the child may use the connection that it inherits outside of blocks",
+                        "[S1][S56][M27]", EveryWay) {
+    Scene<TestType> scene;
+    const std::string said = in_a_child([&] {
+        scene.db.atomic([&] { scene.row(1); });
+        return scene.hooks;
+    });
+    CHECK(said == "1");
+    CHECK(scene.truth() == "1");
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb fork: a transaction that another process has ended by hand is lost", "[S50][S56][M27]",
+                        EveryWay) {
+    const std::string how = GENERATE("ROLLBACK", "COMMIT");
+    CAPTURE(how);
+    Scene<TestType> scene;
+    typename Scene<TestType>::Tx tx{scene.db};
+    scene.row(1);
+    in_a_child([&] { return std::to_string(attempt(scene.handle, how)); });
+    CHECK(without_cause(ending([&] { return tx.commit(); })) == "TransactionLost unknown");
+    CHECK(scene.hooks.empty());
+    CHECK(scene.truth() == (how == "COMMIT" ? "1" : ""));
+    CHECK(scene.goes_on());
+}
