@@ -20,8 +20,9 @@ enum class SqlWitness : unsigned char {
 
 /// `SqlAdapter` for a driver that does not know by itself whether a transaction is open: `execute` is enough. What only a
 /// `state()` can tell is then not promised:
-/// - a raw BEGIN outside of blocks is not seen: hooks registered after it run at once, and a block that cannot be opened
-///   because of it rolls it back;
+/// - a raw BEGIN outside of blocks is not seen: hooks registered after it run at once, and what a block's BEGIN does to
+///   that transaction is the engine's: SQLite refuses it, and it is rolled back; PostgreSQL goes on in it, and the block
+///   ends it; MariaDB commits it;
 /// - a raw COMMIT or ROLLBACK in a block is noticed at its end, not before;
 /// - a COMMIT that fails is in doubt, also one that could have been tried again (busy, a deferred constraint), and what
 ///   it left open is rolled back.

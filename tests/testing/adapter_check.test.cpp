@@ -8,11 +8,11 @@
 #include <txhooks/backends/sqlite3.hpp>
 #include <txhooks/testing/adapter_check.hpp>
 
-#include <functional>
-#include <ostream>
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 using txhooks::CommitResult;
@@ -184,6 +184,12 @@ struct Silent : support::SqliteSession {
     }
 };
 
+struct Failing : support::SqliteSession {
+    using SqliteSession::SqliteSession;
+    void kill() { throw std::runtime_error{"not allowed to"}; }
+    void make_busy(bool) { throw std::runtime_error{"nobody to make it"}; }
+};
+
 template <class Session>
 AdapterReport check(std::vector<std::string_view> cannot = {}) {
     const support::DatabaseFile file;
@@ -329,6 +335,13 @@ TEST_CASE("adapter_check: a session that cannot be had is a row that failed", "[
           "  a session and its tables             FAILED   cannot open /nowhere/at/all.db\n"
           "  0 kept, 0 cannot, 1 failed\n");
     CHECK_FALSE(report.passed());
+}
+
+TEST_CASE("adapter_check: a kill() or a make_busy() that throws is no proof of anything", "[adapter_check]") {
+    const AdapterReport report = check<Failing>();
+    CHECK(verdict(report, "killed before COMMIT") == "failed: kill() threw: not allowed to");
+    CHECK(verdict(report, "killed during COMMIT") == "failed: kill() threw: not allowed to");
+    CHECK(verdict(report, "busy COMMIT") == "failed: COMMIT could not be made to fail: nobody to make it");
 }
 
 TEST_CASE("adapter_check: execute() that does not throw is found", "[adapter_check]") {

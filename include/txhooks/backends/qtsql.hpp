@@ -6,7 +6,7 @@
 ///
 ///     txhooks::HookedConnection<QSqlDatabase, txhooks::qt::Sqlite> db{QSqlDatabase::database()};    // QSQLITE
 ///     txhooks::HookedConnection<QSqlDatabase, txhooks::qt::Postgres> db{QSqlDatabase::database()};  // QPSQL
-///     txhooks::HookedConnection<QSqlDatabase> db{QSqlDatabase::database()};                         // any other
+///     txhooks::HookedConnection<QSqlDatabase> db{QSqlDatabase::database()};                         // others
 ///
 ///     db.atomic([&] {
 ///         QSqlQuery query{db};  // it is a QSqlDatabase
@@ -15,9 +15,10 @@
 ///     });
 ///
 /// `Sqlite` and `Postgres` take the native handle out and are `<txhooks/backends/sqlite3.hpp>` and `.../libpq.hpp`: what
-/// these say holds, begin options and `EngineError` included. They are there if `<sqlite3.h>`, `<libpq-fe.h>` are found;
-/// link what you use. All else goes through Qt (`qt::AnyDriver`). The wrong one is refused with a `UsageError` that names
-/// the right one, and so is a database that is not open.
+/// these say holds, begin options and `EngineError` included. They are there if `<sqlite3.h>`, `<libpq-fe.h>` are found
+/// (Debian: `pkg-config --cflags libpq`); link what you use. All else goes through Qt (`qt::AnyDriver`), if its engine
+/// knows RELEASE SAVEPOINT. The wrong one is refused with a `UsageError` that names the right one, and so is a database
+/// that is not open.
 ///
 /// - `HookedConnection<QSqlDatabase&, ...>` borrows a database instead of sharing it.
 /// - `QSqlQuery::exec` and the like return `false`: throw (`qt::error`), or the block goes on.

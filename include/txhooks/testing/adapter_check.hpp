@@ -2,6 +2,8 @@
 #pragma once
 
 #include <txhooks/backend_adapter.hpp>
+#include <txhooks/connection.hpp>
+#include <txhooks/detail/members.hpp>
 #include <txhooks/hooked_connection.hpp>
 #include <txhooks/testing/adapter_report.hpp>
 #include <txhooks/testing/detail/adapter_stories.hpp>
@@ -103,7 +105,7 @@ Engine engine(Open& open) {
 
 }  // namespace adapter_stories
 
-/// Tries what an adapter keeps of the promise on its real engine, and prints it as a table to `out`, unless that is null:
+/// Tries what an adapter keeps of the promise on its real engine, and prints a table of it to `out`, if that is not null:
 ///
 ///     struct Session {                                    // an open connection of its own
 ///         MyConnection& backend();                        // what is hooked: a reference, or a handle T*
@@ -112,28 +114,32 @@ Engine engine(Open& open) {
 ///         long look(const std::string& query);            // the one number that it returns, by ANOTHER connection
 ///
 ///         // Where there is such a thing:
-///         using Adapter = MyAdapter;    // what is tried; else BackendAdapter
-///         void kill();                  // the server ends this session (pg_terminate_backend, KILL), and it returns when
-///                                       //   that is so; by a connection of its own: another thread calls it, too
-///         void make_busy(bool busy);    // COMMIT is refused from now on, or no longer: a reader of the SQLite file
-///         void reconnect();             // what ends a transaction that ROLLBACK did not, before reset(); else SQL does
-///     };
+///         using Adapter = MyAdapter;   // what is tried; else BackendAdapter
+///         void kill();                 // the server ends this session (pg_terminate_backend, KILL); returns when that is
+///                                      //   so; by a connection of its own, because another thread calls it, too
+///         void make_busy(bool busy);   // COMMIT is refused from now on, or no longer: a reader of the SQLite file
+///         void reconnect();            // ends a transaction that a ROLLBACK did not, before reset(); else SQL does.
+///     };                               //   What backend() returned must stay the same object or handle
 ///
 ///     TEST_CASE("my adapter keeps the promise") {
-///         CHECK(txhooks::testing::adapter_check("mine", [] { return Session{"app.db"}; }, {"raw BEGIN before"}).passed());
+///         CHECK(txhooks::testing::adapter_check("mine", [] { return Session{"test"}; }, {"busy COMMIT"}).passed());
 ///     }
 ///
 /// Each row of the table is a story of database rows with hooks, on a session of its own: blocks that commit, roll back
 /// and nest; a statement that fails; ROLLBACK, COMMIT and BEGIN by SQL; a deferred constraint; a COMMIT that finds the
-/// database busy; a session that is killed; each verb failing before and after its effect. What is true is asked through
-/// the other connection, in hooks too. After each the connection must go on, after `reset()` if it is in doubt.
+/// database busy; a session that is killed; each verb failing before and after its effect. What is true is asked
+/// through the other connection, in hooks too. After each the connection must go on, after `reset()` if it is in doubt.
 ///
 /// `cannot` names the rows that this adapter cannot keep. A row that is not kept, or cannot be tried, and is not among
 /// them has failed; so has one that is among them and is kept. Never excused: a hook of a block that ran for lost data,
-/// or twice, or not at all for data that is there while neither `TransactionLost` nor `CommitUnknown` said so.
+/// or twice, or not at all for data that is there, unless `CommitUnknown`, or a `TransactionLost` that is not *rolled
+/// back*, said that this may be.
 ///
-/// `execute` gets SQL of every engine, and BEGIN, which it may say in the engine's words. The tables `txhooks_check` and
-/// `txhooks_check_late` are dropped and made. Throws: `std::bad_alloc`; what a session throws stands in the table.
+/// A `Session` stands in a namespace: a local class can have no template. `execute` gets SQL of every engine, and BEGIN,
+/// which it may say in the engine's words. The tables `txhooks_check` and `txhooks_check_late` are dropped, made and
+/// left there: take a database for tests. Threads are started, for `kill()`.
+///
+/// Throws: `std::bad_alloc`; what a session throws stands in the table.
 template <class Open>
 AdapterReport adapter_check(std::string_view name, Open open, std::vector<std::string_view> cannot = {},
                             std::FILE* out = stdout) {

@@ -15,8 +15,8 @@ namespace txhooks::testing {
 struct AdapterFinding {
     enum class Verdict : unsigned char {
         kept,    ///< as it must be
-        cannot,  ///< not kept, and declared
-        failed,  ///< not kept; or a hook ran for lost data, was lost, or ran twice; or declared, but kept
+        cannot,  ///< not kept, or not tried; and declared
+        failed,  ///< not kept, or not tried; or a hook ran for lost data, was lost, or ran twice; or declared, but kept
     };
 
     std::string row;
