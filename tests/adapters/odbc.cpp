@@ -140,20 +140,22 @@ struct Interrupted : txhooks::SqlAdapterWithoutState<Interrupted> {
 TEST_CASE("odbc: SQLite keeps the promise", "[odbc]") {
     const support::DatabaseFile file;
     CHECK(adapter_check("ODBC, SQLite", [&] { return File{file.path()}; },
-                        {"raw BEGIN before", "deferred constraint", "busy COMMIT", "killed before COMMIT",
-                         "killed during COMMIT"})
+                        {"raw BEGIN before", "deferred constraint", "busy COMMIT", "refused COMMIT",
+                         "reply to COMMIT lost", "killed before COMMIT", "killed during COMMIT"})
               .passed());
 }
 
 TEST_CASE("odbc: PostgreSQL keeps the promise", "[odbc]") {
-    CHECK(adapter_check("ODBC, PostgreSQL", [] { return Postgres{}; },
-                        {"raw BEGIN before", "deferred constraint", "busy COMMIT"})
+    CHECK(adapter_check(
+              "ODBC, PostgreSQL", [] { return Postgres{}; },
+              {"raw BEGIN before", "deferred constraint", "busy COMMIT", "refused COMMIT", "reply to COMMIT lost"})
               .passed());
 }
 
 TEST_CASE("odbc: MariaDB keeps the promise", "[odbc]") {
-    CHECK(adapter_check("ODBC, MariaDB", [] { return Mariadb{}; },
-                        {"raw BEGIN before", "deferred constraint", "busy COMMIT"})
+    CHECK(adapter_check(
+              "ODBC, MariaDB", [] { return Mariadb{}; },
+              {"raw BEGIN before", "deferred constraint", "busy COMMIT", "refused COMMIT", "reply to COMMIT lost"})
               .passed());
 }
 

@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/postgres_scene.hpp"
 
+#include <sys/socket.h>
 #include <pqxx/pqxx>
 #include <txhooks/backends/libpq.hpp>
 #include <txhooks/backends/libpqxx.hpp>
@@ -31,6 +32,7 @@ namespace {
 struct Others {
     long look(const std::string& query) const { return std::stol(support::run(others, query)); }
 
+    static void lose_reply(int socket) { ::shutdown(socket, SHUT_RD); }
     static void kill(int pid) {
         support::run(support::PostgresHandle{}, "SELECT pg_terminate_backend(" + std::to_string(pid) + ", 10000)");
     }
@@ -48,6 +50,7 @@ struct Libpq : Others {
         support::execute(handle, sql);
     }
     void kill() { Others::kill(pid); }
+    void lose_reply() { Others::lose_reply(PQsocket(handle)); }
 
     support::PostgresHandle handle;
     int pid = PQbackendPID(handle);
@@ -63,6 +66,7 @@ struct Libpqxx : Others {
             pqxx::nontransaction{db}.exec(sql);
     }
     void kill() { Others::kill(pid); }
+    void lose_reply() { Others::lose_reply(db.sock()); }
     void reconnect() { db.disconnect(); }
 
     pqxx::connection db{support::postgres_server()};
@@ -84,6 +88,18 @@ private:
     PGconn* conn_;
 };
 
+// What it is told of COMMIT it believes, and takes no answer for a rollback.
+class Guesses : public Naive {
+public:
+    explicit Guesses(PGconn* conn) : Naive{conn}, conn_{conn} {}
+    CommitResult commit() noexcept {
+        return {support::attempt(conn_, "COMMIT").empty() ? Outcome::committed : Outcome::rolled_back};
+    }
+
+private:
+    PGconn* conn_;
+};
+
 std::string text(const AdapterReport& report, std::string_view row) {
     for (const AdapterFinding& finding : report.rows())
         if (finding.row == row) return finding.text;
@@ -93,13 +109,17 @@ std::string text(const AdapterReport& report, std::string_view row) {
 }  // namespace
 
 TEST_CASE("libpq keeps the promise, whatever its witness") {
-    CHECK(adapter_check("libpq", [] { return Libpq<support::EventWitness>(); }, {"busy COMMIT"}).passed());
-    CHECK(adapter_check("libpq, SetLocal", [] { return Libpq<support::SetLocal>(); }, {"busy COMMIT"}).passed());
-    CHECK(adapter_check("libpq, Sentinel", [] { return Libpq<support::Sentinel>(); }, {"busy COMMIT"}).passed());
+    CHECK(adapter_check("libpq", [] { return Libpq<support::EventWitness>(); }, {"busy COMMIT", "refused COMMIT"})
+              .passed());
+    CHECK(adapter_check("libpq, SetLocal", [] { return Libpq<support::SetLocal>(); }, {"busy COMMIT", "refused COMMIT"})
+              .passed());
+    CHECK(adapter_check("libpq, Sentinel", [] { return Libpq<support::Sentinel>(); }, {"busy COMMIT", "refused COMMIT"})
+              .passed());
 }
 
 TEST_CASE("libpqxx keeps the promise, but for what it does not tell") {
-    CHECK(adapter_check("libpqxx", [] { return Libpqxx(); }, {"busy COMMIT", "raw BEGIN before"}).passed());
+    CHECK(adapter_check("libpqxx", [] { return Libpqxx(); }, {"busy COMMIT", "refused COMMIT", "raw BEGIN before"})
+              .passed());
 }
 
 TEST_CASE("an adapter that takes each COMMIT for done fails where its session is killed") {
@@ -108,4 +128,10 @@ TEST_CASE("an adapter that takes each COMMIT for done fails where its session is
     CHECK(text(report, "killed during COMMIT").find("A HOOK RAN FOR LOST DATA (") == 0);
     CHECK(text(report, "failed statement") == "A HOOK RAN FOR LOST DATA (returned)");
     CHECK(text(report, "commit") == "returned");
+}
+
+TEST_CASE("an adapter that takes a COMMIT without an answer for a rollback fails") {
+    const AdapterReport report = adapter_check("guesses", [] { return Libpq<Guesses>(); }, {}, nullptr);
+    CHECK(text(report, "reply to COMMIT lost").find("A ROW IS THERE WHOSE HOOK DID NOT RUN, AND NOBODY WAS TOLD (") ==
+          0);
 }

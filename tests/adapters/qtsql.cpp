@@ -7,6 +7,8 @@
 #include <txhooks/backends/qtsql.hpp>
 #include <txhooks/testing/adapter_check.hpp>
 
+#include <sys/socket.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -58,6 +60,7 @@ public:
     void execute(Db&, const std::string& sql) {
         run(db_, sql);
     }
+    void refuse_commit(bool refuse) { support::refuse_commit(txhooks::qt::detail::handle_of<sqlite3*>(db_), refuse); }
 
 private:
     QtDatabase qt_;
@@ -75,6 +78,7 @@ public:
         run(db_, sql);
     }
     long look(const std::string& query) { return std::stol(run(others_, query)); }
+    void lose_reply() { ::shutdown(PQsocket(txhooks::qt::detail::handle_of<PGconn*>(db_)), SHUT_RD); }
     void kill() { run(PostgresHandle{}, "SELECT pg_terminate_backend(" + pid_ + ", 10000)"); }
     void reconnect() {
         db_.close();
@@ -117,7 +121,7 @@ private:
 template <class A>
 bool sqlite_passes(const char* name, std::vector<std::string_view> cannot = {}) {
     const DatabaseFile file;
-    cannot.insert(cannot.end(), {"killed before COMMIT", "killed during COMMIT"});
+    cannot.insert(cannot.end(), {"reply to COMMIT lost", "killed before COMMIT", "killed during COMMIT"});
     return adapter_check(name, [&] { return Sqlite<A>{file}; }, cannot).passed();
 }
 
@@ -125,15 +129,19 @@ bool sqlite_passes(const char* name, std::vector<std::string_view> cannot = {}) 
 
 TEST_CASE("QSQLITE and QPSQL keep the promise as their native handles do") {
     CHECK(sqlite_passes<txhooks::qt::Sqlite>("QSQLITE"));
-    CHECK(adapter_check("QPSQL", [] { return Postgres<txhooks::qt::Postgres>(); }, {"busy COMMIT"}).passed());
+    CHECK(adapter_check("QPSQL", [] { return Postgres<txhooks::qt::Postgres>(); }, {"busy COMMIT", "refused COMMIT"})
+              .passed());
 }
 
 TEST_CASE("any driver of Qt's keeps the promise, but for what a state() would tell") {
-    CHECK(adapter_check("QMYSQL", [] { return Mariadb(); }, {"raw BEGIN before", "deferred constraint", "busy COMMIT"})
+    CHECK(adapter_check(
+              "QMYSQL", [] { return Mariadb(); },
+              {"raw BEGIN before", "deferred constraint", "busy COMMIT", "refused COMMIT", "reply to COMMIT lost"})
               .passed());
     CHECK(sqlite_passes<txhooks::qt::AnyDriver>("QSQLITE, AnyDriver",
                                                 {"raw BEGIN before", "deferred constraint", "busy COMMIT"}));
-    CHECK(adapter_check("QPSQL, AnyDriver", [] { return Postgres<txhooks::qt::AnyDriver>(); },
-                        {"raw BEGIN before", "deferred constraint", "busy COMMIT"})
+    CHECK(adapter_check(
+              "QPSQL, AnyDriver", [] { return Postgres<txhooks::qt::AnyDriver>(); },
+              {"raw BEGIN before", "deferred constraint", "busy COMMIT", "refused COMMIT", "reply to COMMIT lost"})
               .passed());
 }

@@ -24,6 +24,7 @@ using namespace sqlite_api;
 #include <txhooks/txhooks.hpp>
 
 #include <libpq-fe.h>
+#include <sys/socket.h>
 
 #include <exception>
 #include <string>
@@ -72,6 +73,9 @@ public:
             others_ << "ROLLBACK";
         }
     }
+    void refuse_commit(bool refuse) {
+        sqlite3_commit_hook(backend(), refuse ? +[](void*) { return 1; } : nullptr, nullptr);
+    }
 };
 
 class Postgres : public SociSession {
@@ -82,6 +86,7 @@ public:
     }
 
     PGconn* backend() { return handle(sql); }
+    void lose_reply() { ::shutdown(PQsocket(backend()), SHUT_RD); }
     // Perhaps while a hook looks.
     void kill() { killer_ << "SELECT FROM pg_terminate_backend(" << id_ << ", 1000)"; }
 
@@ -128,12 +133,12 @@ struct Failover : soci::failover_callback {
 TEST_CASE("soci: a session of SQLite keeps the promise, by its handle", "[soci]") {
     const support::DatabaseFile file;
     CHECK(adapter_check("SOCI, sqlite3", [&] { return File{file.path()}; },
-                        {"killed before COMMIT", "killed during COMMIT"})
+                        {"reply to COMMIT lost", "killed before COMMIT", "killed during COMMIT"})
               .passed());
 }
 
 TEST_CASE("soci: a session of PostgreSQL keeps the promise, by its handle", "[soci]") {
-    CHECK(adapter_check("SOCI, postgresql", [] { return Postgres{}; }, {"busy COMMIT"}).passed());
+    CHECK(adapter_check("SOCI, postgresql", [] { return Postgres{}; }, {"busy COMMIT", "refused COMMIT"}).passed());
 }
 
 TEST_CASE("soci: a session of PostgreSQL that reconnects loses the block, and needs a new connection", "[S50]") {

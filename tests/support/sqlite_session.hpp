@@ -33,6 +33,11 @@ private:
     std::optional<Unfinished> reading_;
 };
 
+/// From now on COMMIT is a rollback, or no longer.
+inline void refuse_commit(sqlite3* db, bool refuse) {
+    sqlite3_commit_hook(db, refuse ? +[](void*) { return 1; } : nullptr, nullptr);
+}
+
 /// A handle of SQLite's own, for `adapter_check`.
 class SqliteSession : public SqliteOthers {
 public:
@@ -45,6 +50,7 @@ public:
     void execute(Db&, const std::string& sql) {
         run(handle_, sql);
     }
+    void refuse_commit(bool refuse) { support::refuse_commit(handle_, refuse); }
 
 private:
     Handle handle_;

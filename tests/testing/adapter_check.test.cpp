@@ -6,6 +6,7 @@
 
 #include <sqlite3.h>
 #include <txhooks/backends/sqlite3.hpp>
+#include <txhooks/sql_adapter.hpp>
 #include <txhooks/testing/adapter_check.hpp>
 
 #include <exception>
@@ -157,6 +158,46 @@ public:
     void rollback_to(unsigned n) { support::attempt(db_, "ROLLBACK TO s" + std::to_string(n)); }
 };
 
+// One name for all savepoints, and no RELEASE, as where there is none.
+class OneName : public Naive {
+public:
+    using Naive::Naive;
+    void savepoint(unsigned) { run("SAVEPOINT s"); }
+    void release(unsigned) {}
+    void rollback_to(unsigned) { run("ROLLBACK TO s"); }
+};
+
+// The transaction is a savepoint, which stands in another one as well.
+class BeginsBySavepoint : public Naive {
+public:
+    using Naive::Naive;
+    void begin() { run("SAVEPOINT begun"); }
+    CommitResult commit() noexcept {
+        if (support::attempt(db_, "RELEASE begun") == SQLITE_OK) return {Outcome::committed};
+        return {Outcome::unknown, std::make_exception_ptr(std::runtime_error{"RELEASE failed"})};
+    }
+    void rollback() {
+        support::attempt(db_, "ROLLBACK TO begun");
+        support::attempt(db_, "RELEASE begun");
+    }
+};
+
+// What has become of a COMMIT that threw it guesses.
+template <Outcome guessed>
+class Guesses : public txhooks::SqlAdapterWithoutState<Guesses<guessed>> {
+public:
+    explicit Guesses(sqlite3* db) : db_{db} {}
+    void execute(const char* sql) { support::run(db_, sql); }
+    CommitResult commit() noexcept {
+        CommitResult result = Guesses::SqlAdapterWithoutState::commit();
+        if (result.outcome == Outcome::unknown and not result.lost) result.outcome = guessed;
+        return result;
+    }
+
+private:
+    sqlite3* db_;
+};
+
 // ---- Sessions
 
 template <class A>
@@ -213,14 +254,17 @@ std::string red(const AdapterReport& report) {
     return red;
 }
 
-const std::vector<std::string_view> untried{"killed before COMMIT", "killed during COMMIT"};
+const std::vector<std::string_view> untried{"reply to COMMIT lost", "killed before COMMIT", "killed during COMMIT"};
 const std::string for_lost_data = ": A HOOK RAN FOR LOST DATA (returned)\n";
+const std::string in_silence = ": A ROW IS THERE WHOSE HOOK DID NOT RUN, AND NOBODY WAS TOLD (returned)\n";
 // What every adapter fails that takes each COMMIT for done.
 const std::string naive = "raw ROLLBACK" + for_lost_data +
                           "raw COMMIT: told not as TransactionLost, but: returned\n"
                           "raw ROLLBACK; BEGIN" +
                           for_lost_data +
                           "raw COMMIT; BEGIN: told not as TransactionLost, but: returned\n"
+                          "raw COMMIT, rolled back" +
+                          in_silence + "raw COMMIT; BEGIN, rolled back" + in_silence +
                           "raw BEGIN before: a hook ran at once, in the open transaction\n"
                           "deferred constraint" +
                           for_lost_data;
@@ -231,7 +275,7 @@ TEST_CASE("adapter_check: a sound adapter passes, once what cannot be tried is d
     const AdapterReport report = check<With<Sound>>(untried);
     CHECK(red(report).empty());
     CHECK(report.passed());
-    CHECK(report.rows().size() == 25);
+    CHECK(report.rows().size() == 29);
     CHECK(verdict(report, "killed during COMMIT") == "cannot: not tried: the session has no kill()");
     CHECK_FALSE(check<With<Sound>>().passed());
 }
@@ -239,7 +283,8 @@ TEST_CASE("adapter_check: a sound adapter passes, once what cannot be tried is d
 TEST_CASE("adapter_check: an adapter that takes each COMMIT for done fails", "[adapter_check]") {
     const AdapterReport report = check<With<Naive>>();
     const std::string busy = verdict(report, "busy COMMIT");
-    CHECK(red(report) == naive + "busy COMMIT: " + busy.substr(busy.find(": ") + 2) + '\n');
+    CHECK(red(report) ==
+          naive + "busy COMMIT: " + busy.substr(busy.find(": ") + 2) + "\nrefused COMMIT" + for_lost_data);
     CHECK(busy.find("failed: A HOOK RAN, BUT WHETHER ITS ROW IS THERE NOBODY CAN SEE: ") == 0);
 }
 
@@ -261,6 +306,7 @@ TEST_CASE("adapter_check: for each row there is an adapter that fails it", "[ada
 
     const AdapterReport keeps = check<With<KeepsSavepoints>>();
     fails(keeps, "nested", nobody_told + " (returned)");
+    fails(check<With<OneName>>(), "nested", nobody_told + " (returned)");
     fails(keeps, "release fails before its effect", nobody_told + " (returned)");
 
     const AdapterReport remembers = check<With<Remembers>>();
@@ -269,6 +315,13 @@ TEST_CASE("adapter_check: for each row there is an adapter that fails it", "[ada
         remembers, "rollback fails before its effect",
         "the connection cannot be recovered: txhooks: reset() while the engine is still in a transaction, or gone; end "
         "that transaction or reconnect first");
+
+    fails(check<With<BeginsBySavepoint>>(), "raw BEGIN before", for_lost_data + " (returned)");
+
+    const AdapterReport naive = check<With<Naive>>();
+    fails(naive, "raw COMMIT, rolled back", nobody_told + " (returned)");
+    fails(naive, "raw COMMIT; BEGIN, rolled back", nobody_told + " (returned)");
+    fails(check<With<Guesses<Outcome::committed>>>(), "refused COMMIT", for_lost_data + " (returned)");
 
     const AdapterReport counted = check<With<Counted>>();
     fails(counted, "begin fails before its effect", nobody_told + on_purpose);
@@ -295,12 +348,15 @@ TEST_CASE("adapter_check: what cannot be declared away", "[adapter_check]") {
     const AdapterReport report = check<With<Naive>>(all);
     CHECK(verdict(report, "raw ROLLBACK") == "failed: A HOOK RAN FOR LOST DATA (returned)");
     CHECK(verdict(report, "raw COMMIT") == "cannot: told not as TransactionLost, but: returned");
+    const std::string open = verdict(check<With<Guesses<Outcome::rolled_back>>>(all), "deferred constraint");
+    CHECK(open.find("failed: A TRANSACTION IS LEFT OPEN: ") == 0);
     CHECK(verdict(report, "commit") == "failed: declared, but kept: take it off the list");
     CHECK(verdict(report, "killed during COMMIT") == "cannot: not tried: the session has no kill()");
 }
 
 TEST_CASE("adapter_check: a row that does not exist cannot be declared", "[adapter_check]") {
-    const AdapterReport report = check<With<Sound>>({"killed before COMMIT", "killed during COMMIT", "busy commit"});
+    const AdapterReport report =
+        check<With<Sound>>({"reply to COMMIT lost", "killed before COMMIT", "killed during COMMIT", "busy commit"});
     CHECK(red(report) == "busy commit: declared, but no row is called so\n");
 }
 

@@ -36,12 +36,18 @@ concept CanKill = requires(Session& session) { session.kill(); };
 template <class Session>
 concept CanMakeBusy = requires(Session& session) { session.make_busy(true); };
 template <class Session>
+concept CanRefuseCommit = requires(Session& session) { session.refuse_commit(true); };
+template <class Session>
+concept CanLoseReply = requires(Session& session) { session.lose_reply(); };
+template <class Session>
 concept CanReconnect = requires(Session& session) { session.reconnect(); };
 
 // All of a Trial that depends on the type of the session.
 template <class Open>
 class TrialOf final : public Trial {
     using Session = std::invoke_result_t<Open&>;
+    static_assert(!std::is_reference_v<Session>,
+                  "txhooks: adapter_check needs a session of its own for each story: return it by value");
     static_assert(
         requires(Session& session) { session.backend(); },
         "txhooks: adapter_check needs of a session: backend(), which returns what is hooked, by reference or "
@@ -77,6 +83,13 @@ public:
     void make_busy([[maybe_unused]] bool busy) override {
         if constexpr (CanMakeBusy<Session>) session_.make_busy(busy);
     }
+    void refuse_commit([[maybe_unused]] bool refuse) override {
+        if constexpr (CanRefuseCommit<Session>) session_.refuse_commit(refuse);
+    }
+    void lose_reply() override {
+        if constexpr (CanLoseReply<Session>) session_.lose_reply();
+    }
+    bool can_reconnect() const noexcept override { return CanReconnect<Session>; }
     // What a user would do with a connection that is broken.
     void reconnect() override {
         if constexpr (CanReconnect<Session>)
@@ -100,6 +113,8 @@ Engine engine(Open& open) {
     if (!detail::HasSavepoints<Adapter>) engine.no_savepoints = "the adapter has no savepoints";
     if (!CanKill<Session>) engine.no_kill = "the session has no kill()";
     if (!CanMakeBusy<Session>) engine.no_busy = "the session has no make_busy(bool)";
+    if (!CanRefuseCommit<Session>) engine.no_refusal = "the session has no refuse_commit(bool)";
+    if (!CanLoseReply<Session>) engine.no_lost_reply = "the session has no lose_reply()";
     return engine;
 }
 
@@ -118,6 +133,8 @@ Engine engine(Open& open) {
 ///         void kill();                 // the server ends this session (pg_terminate_backend, KILL); returns when that is
 ///                                      //   so; by a connection of its own, because another thread calls it, too
 ///         void make_busy(bool busy);   // COMMIT is refused from now on, or no longer: a reader of the SQLite file
+///         void refuse_commit(bool);    // COMMIT fails from now on, and the transaction is gone: sqlite3_commit_hook
+///         void lose_reply();           // what is sent next arrives, and no reply to it: shutdown(socket, SHUT_RD)
 ///         void reconnect();            // ends a transaction that a ROLLBACK did not, before reset(); else SQL does.
 ///     };                               //   What backend() returned must stay the same object or handle
 ///
@@ -127,17 +144,18 @@ Engine engine(Open& open) {
 ///
 /// Each row of the table is a story of database rows with hooks, on a session of its own: blocks that commit, roll back
 /// and nest; a statement that fails; ROLLBACK, COMMIT and BEGIN by SQL; a deferred constraint; a COMMIT that finds the
-/// database busy; a session that is killed; each verb failing before and after its effect. What is true is asked
-/// through the other connection, in hooks too. After each the connection must go on, after `reset()` if it is in doubt.
+/// database busy, or is refused, or is never answered; a session that is killed; each verb failing before and after its
+/// effect. What is true is asked through the other connection, in hooks too. After each the connection must go on, after `reset()` if it is in doubt.
 ///
 /// `cannot` names the rows that this adapter cannot keep. A row that is not kept, or cannot be tried, and is not among
 /// them has failed; so has one that is among them and is kept. Never excused: a hook of a block that ran for lost data,
 /// or twice, or not at all for data that is there, unless `CommitUnknown`, or a `TransactionLost` that is not *rolled
-/// back*, said that this may be.
+/// back*, said that this may be; and a transaction that is left open. Not tried: begin options, the markers of `Doubt`,
+/// `transient`, `rolled_back_by`.
 ///
 /// A `Session` stands in a namespace: a local class can have no template. `execute` gets SQL of every engine, and BEGIN,
 /// which it may say in the engine's words. The tables `txhooks_check` and `txhooks_check_late` are dropped, made and
-/// left there: take a database for tests. Threads are started, for `kill()`.
+/// left there: take a database for tests, one check at a time. Threads are started, for `kill()`.
 ///
 /// Throws: `std::bad_alloc`; what a session throws stands in the table.
 template <class Open>

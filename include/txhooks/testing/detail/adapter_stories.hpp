@@ -28,6 +28,8 @@ struct Engine {
     std::string no_savepoints;
     std::string no_kill;
     std::string no_busy;
+    std::string no_refusal;
+    std::string no_lost_reply;
     std::string no_deferred;
 };
 
@@ -78,6 +80,18 @@ inline Told nests(const Engine&, Trial& t) {
             undone = t.row();
             t.db().set_rollback(true);
         });
+        t.db().atomic([&] {
+            t.row();
+            t.db().atomic([&] { t.row(); });
+            t.db().set_rollback(true);
+        });
+        t.db().atomic([&] {
+            t.row();
+            t.db().atomic([&] {
+                t.row();
+                t.db().set_rollback(true);
+            });
+        });
     });
     if (!ending.returned()) return {ending, "a nested block threw: " + ending.text};
     const bool right = t.runs(outer) == 1 && t.runs(kept) == 1 && t.runs(undone) == 0;
@@ -98,13 +112,16 @@ inline Told swallows(const Engine&, Trial& t) {
     return told;
 }
 
-// The block's transaction ends by SQL.
-inline Told ends_behind(Trial& t, const char* how, const char* then = nullptr) {
+// The block's transaction ends by SQL, and then the block, well or not.
+inline Told ends_behind(Trial& t, bool well, const char* how, const char* then = nullptr) {
     long id = 0;
     Told told{block(t, id, [&] {
         t.execute(how);
         if (then != nullptr) t.execute(then);
-        t.row();
+        if (well)
+            t.row();
+        else
+            t.db().set_rollback(true);
     })};
     if (!told.ending.lost()) told.complaint = "told not as TransactionLost, but: " + told.ending.text;
     if (told.ending.lost() && told.ending.outcome == Outcome::committed && !t.there(id))
@@ -118,13 +135,13 @@ inline Told begun_by_hand(const Engine&, Trial& t) {
     const long id = t.insert();
     bool ran = false;
     const Ending hook = ending_of([&] { t.db().on_commit([&ran] { ran = true; }); });
-    Told told{ending_of([&] { t.db().atomic([] {}); })};
+    Told told{ending_of([&] { t.db().atomic([&] { t.row(); }); })};
     if (hook.kind != Ending::Kind::usage) told.complaint = "a hook in it was not refused";
     if (told.ending.kind != Ending::Kind::usage) told.complaint = "a block in it was not refused";
     if (t.there(id)) told.complaint = "a block ended the transaction that was open already";
     if (ran) told.complaint = "a hook ran at once, in the open transaction";
     ending_of([&] { t.execute("ROLLBACK"); });
-    told.ending.text = "refused";
+    if (told.complaint.empty()) told.ending.text = "refused";
     return told;
 }
 
@@ -174,6 +191,16 @@ inline Told defers(const Engine&, Trial& t) {
         });
 }
 
+// COMMIT fails, and the transaction is gone.
+inline Told is_refused(const Engine&, Trial& t) {
+    Told told = commits_at_last(
+        t, "COMMIT was not refused after refuse_commit(true)", [&] { t.refuse_commit(true); },
+        [&](bool) { t.refuse_commit(false); });
+    // What a driver that only throws can say is that it does not know.
+    if (told.ending.kind == Ending::Kind::unknown) told.complaint.clear();
+    return told;
+}
+
 inline Told finds_it_busy(const Engine&, Trial& t) {
     return commits_at_last(
         t, "COMMIT was not refused after make_busy(true)", [&] { t.make_busy(true); },
@@ -187,6 +214,17 @@ inline Told killed_before(const Engine&, Trial& t) {
     const Ending ending = block(t, id, [&] { killed = ending_of([&] { t.kill(); }); });
     if (!killed.returned()) return {ending, "kill() threw: " + killed.text};
     return {ending, ending.returned() ? "COMMIT succeeded after kill()" : ""};
+}
+
+// COMMIT takes effect, and its reply never comes.
+inline Told loses_reply(const Engine&, Trial& t) {
+    using Clock = std::chrono::steady_clock;
+    long id = 0;
+    t.may_be_dead = true;
+    const Ending ending = block(t, id, [&] { t.lose_reply(); });
+    const Clock::time_point end = Clock::now() + std::chrono::seconds{2};
+    while (!t.there(id) && Clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    return {ending, t.there(id) ? "" : "not tried: a reply was lost before COMMIT was sent"};
 }
 
 // How long kill() takes is measured; COMMIT is sent at each time in it.
@@ -277,13 +315,18 @@ inline constexpr Row rows[] = {
     {"rollback", rolls_back},
     {"nested", nests, &Engine::no_savepoints},
     {"failed statement", swallows},
-    {"raw ROLLBACK", [](const Engine&, Trial& t) { return ends_behind(t, "ROLLBACK"); }},
-    {"raw COMMIT", [](const Engine&, Trial& t) { return ends_behind(t, "COMMIT"); }},
-    {"raw ROLLBACK; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, "ROLLBACK", "BEGIN"); }},
-    {"raw COMMIT; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, "COMMIT", "BEGIN"); }},
+    {"raw ROLLBACK", [](const Engine&, Trial& t) { return ends_behind(t, true, "ROLLBACK"); }},
+    {"raw COMMIT", [](const Engine&, Trial& t) { return ends_behind(t, true, "COMMIT"); }},
+    {"raw ROLLBACK; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, true, "ROLLBACK", "BEGIN"); }},
+    {"raw COMMIT; BEGIN", [](const Engine&, Trial& t) { return ends_behind(t, true, "COMMIT", "BEGIN"); }},
+    {"raw COMMIT, rolled back", [](const Engine&, Trial& t) { return ends_behind(t, false, "COMMIT"); }},
+    {"raw COMMIT; BEGIN, rolled back",
+     [](const Engine&, Trial& t) { return ends_behind(t, false, "COMMIT", "BEGIN"); }},
     {"raw BEGIN before", begun_by_hand},
     {"deferred constraint", defers, &Engine::no_deferred},
     {"busy COMMIT", finds_it_busy, &Engine::no_busy},
+    {"refused COMMIT", is_refused, &Engine::no_refusal},
+    {"reply to COMMIT lost", loses_reply, &Engine::no_lost_reply},
     {"killed before COMMIT", killed_before, &Engine::no_kill},
     {"killed during COMMIT", killed_during, &Engine::no_kill},
     {"begin fails before its effect", fails<Verb::begin, When::before_effect>},
@@ -318,9 +361,15 @@ inline Told watched(const Engine& engine, const Row& row) {
     const std::unique_ptr<Trial> trial = engine.open();
     Told told = row.story(engine, *trial);
     if (told.broken.empty()) told.broken = trial->broken_promise(told.ending);
-    if (!told.broken.empty() || !told.complaint.empty()) return told;
-    told.complaint = trial->does_not_go_on();
-    told.broken = trial->broken_promise({});
+    if (!told.broken.empty()) return told;
+    if (told.ending.kind == Ending::Kind::unknown && trial->needs == Trial::Needs::nothing)
+        trial->needs = Trial::Needs::reset;
+    const std::string stuck = trial->does_not_go_on();
+    if (stuck.starts_with(Trial::left_open))
+        told.broken = stuck;
+    else if (told.complaint.empty())
+        told.complaint = stuck;
+    if (told.broken.empty()) told.broken = trial->broken_promise({});
     return told;
 }
 

@@ -72,6 +72,9 @@ public:
     virtual long look(const std::string& query) = 0;
     virtual void kill() = 0;
     virtual void make_busy(bool busy) = 0;
+    virtual void refuse_commit(bool refuse) = 0;
+    virtual void lose_reply() = 0;
+    virtual bool can_reconnect() const noexcept = 0;
     virtual void reconnect() = 0;
 
     // Before the connection goes on.
@@ -122,7 +125,9 @@ public:
             if (seen.runs > 1) return "A HOOK RAN TWICE";
             if (!seen.trouble.empty())
                 return "A HOOK RAN, BUT WHETHER ITS ROW IS THERE NOBODY CAN SEE: " + seen.trouble;
-            const bool is_there = there(id);
+            bool is_there = false;
+            if (const Ending look = ending_of([&, id = id] { is_there = there(id); }); !look.returned())
+                return "WHETHER A ROW IS THERE NOBODY CAN SEE: " + look.text;
             if (seen.runs != 0 && !is_there) return "A HOOK RAN FOR LOST DATA";
             if (seen.early) return "A HOOK RAN BEFORE ITS ROW WAS THERE FOR OTHERS";
             seen.told = seen.told || ending.may_be_committed();
@@ -132,11 +137,14 @@ public:
         return {};
     }
 
+    static constexpr const char* left_open = "A TRANSACTION IS LEFT OPEN";
+
     // Whether the connection works after all that: what speaks against it.
     std::string does_not_go_on() {
         faults().clear();
-        if (may_be_dead && !db().usable()) return {};
         if (!db().usable()) {
+            if (may_be_dead && !can_reconnect()) return {};
+            if (may_be_dead) needs = Needs::to_be_ended;
             if (needs == Needs::nothing) return "the connection is not usable() afterwards";
             const Ending recovery = ending_of([&] {
                 if (needs == Needs::to_be_ended) reconnect();
@@ -147,8 +155,9 @@ public:
         const long alone = new_id();
         const Ending outside = ending_of([&] { execute(insertion(alone)); });
         if (!outside.returned()) return "SQL outside of blocks fails afterwards: " + outside.text;
-        if (!there(alone))
-            return "a transaction is left open: a row inserted outside of blocks is not there for others";
+        bool seen = false;
+        ending_of([&] { seen = there(alone); });
+        if (!seen) return std::string{left_open} + ": a row inserted outside of blocks is not there for others";
         long id = 0;
         const Ending block = ending_of([&] { db().atomic([&] { id = row(); }); });
         if (!block.returned()) return "the next block fails: " + block.text;
