@@ -310,3 +310,50 @@ TEMPLATE_LIST_TEST_CASE("libpq loss: COMMIT AND CHAIN of a failed transaction, w
     CHECK(scene.truth().empty());
     CHECK(scene.goes_on());
 }
+
+TEMPLATE_LIST_TEST_CASE("libpq: a savepoint of the user's that is rolled back with a hook in it is told to the sink",
+                        "[S26]", EveryWitness) {
+    struct Case {
+        std::vector<std::string> before;  // the hook
+        std::vector<std::string> after;
+        bool told;
+    };
+    const Case c = GENERATE(
+        Case{{"SAVEPOINT a"}, {"ROLLBACK TO a"}, true}, Case{{"SAVEPOINT a; SAVEPOINT b"}, {"ROLLBACK TO a"}, true},
+        Case{{"SAVEPOINT a"}, {"SAVEPOINT b", "ROLLBACK TO a"}, true},
+        Case{{"SAVEPOINT a"}, {"ROLLBACK TO a", "RELEASE a", "SELECT 1"}, true},
+        Case{{"SAVEPOINT a"}, {"RELEASE a"}, false}, Case{{}, {"SAVEPOINT a", "SELECT 1", "ROLLBACK TO a"}, false},
+        Case{{"SAVEPOINT a", "ROLLBACK TO a", "RELEASE a"}, {"SAVEPOINT a; ROLLBACK TO a"}, false},
+        Case{{"SAVEPOINT a", "RELEASE a"}, {}, false}, Case{{}, {}, false});
+    const bool nested = GENERATE(false, true);
+    CAPTURE(c.before, c.after, nested);
+    PostgresScene<TestType> scene;
+    const auto run_all = [&](const std::vector<std::string>& statements) {
+        for (const std::string& sql : statements) scene.run(sql);
+    };
+    scene.db.atomic([&] {
+        scene.insert(1);
+        run_all(c.before);
+        nested ? scene.db.atomic([&] { scene.hook(1); }) : scene.hook(1);
+        run_all(c.after);
+        CHECK_THROWS(scene.db.atomic([&] {
+            scene.row(2);
+            throw Oops{};
+        }));
+    });
+    CHECK(scene.hooks == "1");
+    CHECK(scene.truth() == "1");
+    CHECK(scene.sink.lines() ==
+          (c.told ? Log{"txhooks: the transaction is committed, but this was reported: UsageError"} : Log{}));
+    scene.sink.clear();
+    CHECK(scene.goes_on());
+    CHECK(scene.sink.empty());
+
+    scene.db.atomic([&] {  // nobody is told of hooks that do not run
+        run_all(c.before);
+        scene.hook(3);
+        run_all(c.after);
+        scene.db.set_rollback(true);
+    });
+    CHECK(scene.sink.empty());
+}

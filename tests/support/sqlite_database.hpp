@@ -40,8 +40,9 @@ class Handle {
 public:
     explicit Handle(const std::string& path, const char* vfs = nullptr,
                     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) {
-        if (sqlite3_open_v2(path.c_str(), &db_, flags, vfs) != SQLITE_OK)
-            throw std::runtime_error{"cannot open " + path};
+        if (sqlite3_open_v2(path.c_str(), &db_, flags, vfs) == SQLITE_OK) return;
+        sqlite3_close(db_);
+        throw std::runtime_error{"cannot open " + path};
     }
     Handle(const Handle&) = delete;
     Handle& operator=(const Handle&) = delete;

@@ -269,7 +269,8 @@ struct SavepointCheck {
 ///   Nor, with `client_min_messages = error`, that another process has ended the transaction. `postgres::SetLocal` and
 ///   `postgres::Sentinel` see these too. After `ROLLBACK TO` without a RELEASE it takes a raw `BEGIN` for a loss.
 /// - A hook belongs to its block, not to a savepoint of yours: `ROLLBACK TO` undoes the row and not the hook. Open a
-///   nested block instead.
+///   nested block instead. If one was rolled back in which a hook may have been registered, the error sink is told when
+///   the block has committed.
 /// - Unknown remains what became of a transaction that was prepared, or whose connection was lost without a word from
 ///   the server, or reset, or closed.
 template <class Check>
@@ -297,6 +298,7 @@ public:
     /// statement `txhooks_marker` there.
     CommitResult commit(const char* marker) noexcept {
         if (const std::optional<CommitResult> refused = refuse_commit()) return *refused;
+        const detail::StraySavepoints::Ours ours{watch_.history.strays};
         char sql[300];
         std::snprintf(sql, sizeof sql, "%.*sSAVEPOINT txhooks_0; EXECUTE txhooks_marker('%s'); COMMIT",
                       static_cast<int>(std::strlen(Check::commit) - std::strlen("COMMIT")), Check::commit, marker);
@@ -346,12 +348,14 @@ public:
         if (in_another_process()) throw UsageError{detail::after_fork};
         finish_what_is_running();
         if (state() == ConnectionState::lost) throw TransactionLost{fate()};
+        const detail::StraySavepoints::Ours ours{watch_.history.strays};
         char sql[80];
         std::snprintf(sql, sizeof sql, "ROLLBACK TO txhooks_%u; RELEASE txhooks_%u", n, n);
         execute(sql);
     }
 
     ConnectionState state() const noexcept {
+        watch_.history.strays.asked();
         if (elsewhere_) return ConnectionState::lost;
         const PGTransactionStatusType status = PQtransactionStatus(conn());
         if (status == PQTRANS_UNKNOWN) return ConnectionState::lost;
@@ -380,6 +384,9 @@ public:
     }
 
 private:
+    static constexpr const char* stray_savepoint =
+        "txhooks: a savepoint that is no block was rolled back in it, and hooks that were registered there run all the "
+        "same, without its rows; use a nested block instead";
     static constexpr const char* while_busy =
         "txhooks: a COPY, a query whose results are unread, or pipeline mode is on; finish it first";
 
@@ -405,7 +412,12 @@ private:
 
     // By the answer to COMMIT.
     CommitResult proven(const detail::Reply& reply) noexcept {
-        if (reply.tag() == "COMMIT") return ended(reply, Outcome::committed);
+        if (reply.tag() == "COMMIT") {
+            CommitResult result = ended(reply, Outcome::committed);
+            if (watch_.history.strays.undone() && !result.reported_error())
+                result.error = std::make_exception_ptr(UsageError{stray_savepoint});
+            return result;
+        }
         if (reply.tag() == "ROLLBACK" && !reply.failed()) return ended(reply, Outcome::rolled_back);
         const std::string_view state = reply.sqlstate();
         // The server says so only to who is idle: it has not read COMMIT.
@@ -454,6 +466,7 @@ private:
 
     void numbered(const char* verb, unsigned n) {
         if (in_another_process()) throw UsageError{detail::after_fork};
+        const detail::StraySavepoints::Ours ours{watch_.history.strays};
         char sql[40];
         std::snprintf(sql, sizeof sql, "%s txhooks_%u", verb, n);
         execute(sql);
@@ -465,7 +478,7 @@ private:
         return {outcome, std::make_exception_ptr(reply.error(outcome))};
     }
 
-    detail::Watch watch_;
+    mutable detail::Watch watch_;
     bool ours_ = false;       // from BEGIN until we have seen the end
     bool elsewhere_ = false;  // it is the block of another process, and was given up in this one
     long process_ = 0;        // that of BEGIN

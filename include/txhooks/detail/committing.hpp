@@ -126,7 +126,7 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     end_outermost(block, phase_at_rest());
     const bool own = &owner == &own_;
     const bool lent = owner.lent_by != nullptr;
-    if (failure) report("txhooks: COMMIT reported an error, but the transaction is committed", failure);
+    if (failure) report("txhooks: the transaction is committed, but this was reported", failure);
     if (own) {
         deliver(mark);
     } else if (lent) {  // else they are those of a CapturedHooks, which the sink may have destroyed

@@ -13,10 +13,52 @@
 
 namespace txhooks::postgres::detail {
 
+// Savepoints of the user's, and whether a hook may have been registered in one that was rolled back. A tag tells no name:
+// ROLLBACK TO is taken to go back to the outermost, and to be the end of it, as it mostly is.
+class StraySavepoints {
+public:
+    // Around statements of our own.
+    class Ours {
+    public:
+        explicit Ours(StraySavepoints& strays) noexcept : strays_{strays} { strays_.ours_ = true; }
+        Ours(const Ours&) = delete;
+        Ours& operator=(const Ours&) = delete;
+        ~Ours() { strays_.ours_ = false; }
+
+    private:
+        StraySavepoints& strays_;
+    };
+
+    void set() noexcept {
+        if (!ours_ && open_++ == 0) asked_ = false;
+    }
+    void released() noexcept {
+        if (!ours_ && open_ != 0) --open_;
+    }
+    void rolled_back() noexcept {
+        if (ours_) return;
+        undone_ = undone_ || (open_ != 0 && asked_);
+        open_ = 0;
+    }
+
+    // The state is asked for whenever a hook is registered.
+    void asked() noexcept { asked_ = true; }
+
+    bool undone() const noexcept { return undone_; }
+
+private:
+    unsigned open_ = 0;  // at most
+    bool ours_ = false;
+    bool asked_ = false;
+    bool undone_ = false;
+};
+
 // Reads the command tags. ROLLBACK and ROLLBACK TO have the same one: with no savepoint set it was the former,
 // otherwise it is in doubt until something is answered that only one of them allows.
 class TagHistory {
 public:
+    StraySavepoints strays;
+
     void restart() noexcept { *this = TagHistory{}; }
 
     void tag(std::string_view tag) noexcept {
@@ -24,9 +66,11 @@ public:
         if (failed_ && tag != "ROLLBACK") return end(Outcome::rolled_back);  // nothing else is done in a failed one
         failed_ = false;
         if (tag == "SAVEPOINT") {
+            strays.set();
             ++savepoints_;
             if (in_doubt_) ++set_in_doubt_;
         } else if (tag == "RELEASE") {
+            strays.released();
             if (savepoints_ != 0) --savepoints_;
             if (set_in_doubt_ != 0)
                 --set_in_doubt_;
@@ -34,6 +78,7 @@ public:
                 in_doubt_ = false;  // it had survived the ROLLBACK
         } else if (tag == "ROLLBACK") {
             if (savepoints_ == 0) return end(Outcome::rolled_back);
+            strays.rolled_back();
             in_doubt_ = true;
         } else if (tag == "COMMIT") {
             end(in_doubt_ ? Outcome::unknown : Outcome::committed);
