@@ -157,9 +157,11 @@ public:
 
 private:
     std::string login(unsigned short proxy, Haste haste) const {
+        const bool tls = proxy == 0 and haste.locks;  // the proxy reads what is sent
         return support::postgres_server("application_name=" + schema_ + " options='-csearch_path=" + schema_ +
                                         " -cdeadlock_timeout=5ms -clock_timeout=" + (haste.locks ? "2ms" : "5s") +
                                         (haste.statements ? " -cstatement_timeout=2ms'" : "'") +
+                                        (tls ? " host=127.0.0.1 sslmode=require" : "") +
                                         (proxy == 0 ? "" : " host=127.0.0.1 port=" + std::to_string(proxy)));
     }
 
