@@ -355,7 +355,7 @@ TEMPLATE_LIST_TEST_CASE("sqlite3 commit: an error of the write-ahead log hook co
     if (TestType::counts) {
         CHECK(end == "committed");
         CHECK(scene.hooks == "1");
-        CHECK(scene.sink.lines() == Lines{"txhooks: the transaction is committed, but this was reported: "
+        CHECK(scene.sink.lines() == Lines{"txhooks: COMMIT reported an error, but the transaction is committed: "
                                           "EngineError FULL committed"});
     } else {
         CHECK(end == "CommitUnknown unknown <- EngineError FULL unknown");

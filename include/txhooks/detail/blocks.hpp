@@ -181,6 +181,9 @@ private:
     class Pinned;
 
     static constexpr const char* rollback_failed = "txhooks: ROLLBACK failed; the connection is broken until reset()";
+    static constexpr const char* committed_all_the_same =
+        "txhooks: COMMIT reported an error, but the transaction is committed";
+    static constexpr const char* committed_but = "txhooks: the transaction is committed, but";
     static constexpr const char* rolled_back_all_the_same =
         "txhooks: ROLLBACK reported an error, but the transaction is rolled back";
     static constexpr const char* while_rolling_back = "txhooks: while rolling back a block";
@@ -224,6 +227,7 @@ private:
     Outcome commit_unsound(Block& block);
     Outcome ended(Block& block, CommitResult result);
     Outcome ended_well(Block& block, const Failure& failure);
+    static bool is_usage(const Failure& failure) noexcept;
     [[noreturn]] void ended_in_doubt(Block& block, const std::exception_ptr& cause);
     [[noreturn]] void ended_lost(Block& block, const std::exception_ptr& cause = nullptr);
     void deliver(HookArena::Mark mark);

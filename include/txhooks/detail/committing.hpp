@@ -119,6 +119,18 @@ void Blocks::release(Block& block) {
     }
 }
 
+// Not the engine's: what an adapter has seen in a transaction that is committed.
+inline bool Blocks::is_usage(const Failure& failure) noexcept {
+    if (!failure.error) return false;
+    try {
+        std::rethrow_exception(failure.error);
+    } catch (const UsageError&) {
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
 inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     const HookArena::Mark mark = block.mark;
     HookOwner& owner = take_owner();
@@ -126,7 +138,7 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     end_outermost(block, phase_at_rest());
     const bool own = &owner == &own_;
     const bool lent = owner.lent_by != nullptr;
-    if (failure) report("txhooks: the transaction is committed, but this was reported", failure);
+    if (failure) report(is_usage(failure) ? committed_but : committed_all_the_same, failure);
     if (own) {
         deliver(mark);
     } else if (lent) {  // else they are those of a CapturedHooks, which the sink may have destroyed
