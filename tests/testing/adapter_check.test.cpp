@@ -255,19 +255,19 @@ std::string red(const AdapterReport& report) {
 }
 
 const std::vector<std::string_view> untried{"reply to COMMIT lost", "killed before COMMIT", "killed during COMMIT"};
-const std::string for_lost_data = ": A HOOK RAN FOR LOST DATA (returned)\n";
+const std::string lost_data_line = ": A HOOK RAN FOR LOST DATA (returned)\n";
 const std::string in_silence = ": A ROW IS THERE WHOSE HOOK DID NOT RUN, AND NOBODY WAS TOLD (returned)\n";
 // What every adapter fails that takes each COMMIT for done.
-const std::string naive = "raw ROLLBACK" + for_lost_data +
-                          "raw COMMIT: told not as TransactionLost, but: returned\n"
-                          "raw ROLLBACK; BEGIN" +
-                          for_lost_data +
-                          "raw COMMIT; BEGIN: told not as TransactionLost, but: returned\n"
-                          "raw COMMIT, rolled back" +
-                          in_silence + "raw COMMIT; BEGIN, rolled back" + in_silence +
-                          "raw BEGIN before: a hook ran at once, in the open transaction\n"
-                          "deferred constraint" +
-                          for_lost_data;
+const std::string naive_lines = "raw ROLLBACK" + lost_data_line +
+                                "raw COMMIT: told not as TransactionLost, but: returned\n"
+                                "raw ROLLBACK; BEGIN" +
+                                lost_data_line +
+                                "raw COMMIT; BEGIN: told not as TransactionLost, but: returned\n"
+                                "raw COMMIT, rolled back" +
+                                in_silence + "raw COMMIT; BEGIN, rolled back" + in_silence +
+                                "raw BEGIN before: a hook ran at once, in the open transaction\n"
+                                "deferred constraint" +
+                                lost_data_line;
 
 }  // namespace
 
@@ -284,7 +284,7 @@ TEST_CASE("adapter_check: an adapter that takes each COMMIT for done fails", "[a
     const AdapterReport report = check<With<Naive>>();
     const std::string busy = verdict(report, "busy COMMIT");
     CHECK(red(report) ==
-          naive + "busy COMMIT: " + busy.substr(busy.find(": ") + 2) + "\nrefused COMMIT" + for_lost_data);
+          naive_lines + "busy COMMIT: " + busy.substr(busy.find(": ") + 2) + "\nrefused COMMIT" + lost_data_line);
     CHECK(busy.find("failed: A HOOK RAN, BUT WHETHER ITS ROW IS THERE NOBODY CAN SEE: ") == 0);
 }
 

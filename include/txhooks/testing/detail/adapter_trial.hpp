@@ -126,7 +126,7 @@ public:
             if (!seen.trouble.empty())
                 return "A HOOK RAN, BUT WHETHER ITS ROW IS THERE NOBODY CAN SEE: " + seen.trouble;
             bool is_there = false;
-            if (const Ending look = ending_of([&, id = id] { is_there = there(id); }); !look.returned())
+            if (const Ending look = ending_of([&, row = id] { is_there = there(row); }); !look.returned())
                 return "WHETHER A ROW IS THERE NOBODY CAN SEE: " + look.text;
             if (seen.runs != 0 && !is_there) return "A HOOK RAN FOR LOST DATA";
             if (seen.early) return "A HOOK RAN BEFORE ITS ROW WAS THERE FOR OTHERS";
