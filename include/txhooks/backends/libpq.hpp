@@ -413,10 +413,9 @@ private:
     // By the answer to COMMIT.
     CommitResult proven(const detail::Reply& reply) noexcept {
         if (reply.tag() == "COMMIT") {
-            CommitResult result = ended(reply, Outcome::committed);
-            if (watch_.history.strays.undone() && !result.reported_error())
-                result.error = std::make_exception_ptr(UsageError{stray_savepoint});
-            return result;
+            if (watch_.history.strays.undone() && !reply.failed()) [[unlikely]]
+                return committed_without_savepoint();
+            return ended(reply, Outcome::committed);
         }
         if (reply.tag() == "ROLLBACK" && !reply.failed()) return ended(reply, Outcome::rolled_back);
         const std::string_view state = reply.sqlstate();
@@ -433,6 +432,11 @@ private:
             detail::Reply{conn(), "ROLLBACK"};
         const bool open = PQtransactionStatus(conn()) == PQTRANS_INERROR;
         return ended(reply, open ? Outcome::unknown : Outcome::rolled_back);
+    }
+
+    [[gnu::cold, gnu::noinline]] CommitResult committed_without_savepoint() noexcept {
+        ours_ = false;
+        return {Outcome::committed, std::make_exception_ptr(UsageError{stray_savepoint})};
     }
 
     bool busy() const noexcept {
