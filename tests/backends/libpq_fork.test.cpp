@@ -3,7 +3,7 @@
 // fork() in a block: both processes have the guard and the connection, but the transaction is that of one.
 
 #include "support/catch.hpp"
-#include "support/postgres_fork.hpp"
+#include "support/fork.hpp"
 #include "support/postgres_scene.hpp"
 
 #include <txhooks/backends/libpq.hpp>

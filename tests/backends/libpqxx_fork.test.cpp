@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
-#include "support/postgres_fork.hpp"
+#include "support/fork.hpp"
 #include "support/pqxx_scene.hpp"
 
 #include <txhooks/backends/libpqxx.hpp>

@@ -3,45 +3,17 @@
 // fork() in a block: both processes have the guard and the connection, but the transaction is that of one.
 
 #include "support/catch.hpp"
+#include "support/fork.hpp"
 #include "support/mariadb_scene.hpp"
 
 #include <txhooks/backends/mariadb.hpp>
 #include <txhooks/doubt.hpp>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstddef>
 #include <optional>
 #include <string>
 #include <utility>
 
 using namespace support;
-
-namespace {
-
-/// What `act` says in a child process, which ends without any destructor.
-template <class Act>
-std::string in_a_child(Act act) {
-    int ends[2];
-    REQUIRE(pipe(ends) == 0);
-    const pid_t child = fork();
-    REQUIRE(child != -1);
-    if (child == 0) {
-        const std::string said = act();
-        _exit(write(ends[1], said.data(), said.size()) < 0 ? 1 : 0);
-    }
-    close(ends[1]);
-    std::string said;
-    char buffer[512];
-    for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
-        said.append(buffer, static_cast<std::size_t>(n));
-    close(ends[0]);
-    waitpid(child, nullptr, 0);
-    return said;
-}
-
-}  // namespace
 
 TEMPLATE_LIST_TEST_CASE("mariadb fork: the guard of another process sends nothing, says so, and runs no hook",
                         "[S50][S56][M27]", EveryWay) {
