@@ -18,7 +18,7 @@ namespace txhooks {
 /// The nearest scope counts, also when only an outer one's connection is in a block. A scope that ends before one
 /// inside it takes away its own binding and no other. Allocates nothing.
 ///
-/// The connection may die first: until the scope ends, `call_after_commit(f)` throws `ConnectionBroken` then.
+/// The connection may die first: until the scope ends, `call_after_commit(f)` and `nearest()` throw `ConnectionBroken` then.
 ///
 /// The binding is the thread's, in shared libraries too. No other thread has it, and a thread of a pool loses it with
 /// the scope. A coroutine or fiber that is resumed elsewhere does not take it along, so it must not suspend while it holds a
@@ -47,10 +47,18 @@ public:
         *at = outer_;
     }
 
-private:
-    template <class Hook, class... Args>
-    friend void call_after_commit(Hook&& hook, Args&&... args);
+    /// The connection bound last to this thread; null if none is. For `on_rollback` and the like:
+    ///
+    ///     if (txhooks::Connection* const db = txhooks::AmbientConnection::nearest()) db->on_rollback(remove, path);
+    ///
+    /// Throws: `ConnectionBroken` if it is gone. O(1).
+    static Connection* nearest() {
+        if (nearest_ == nullptr) return nullptr;
+        if (nearest_->watch_.alive() == nullptr) throw ConnectionBroken{};
+        return nearest_->db_;
+    }
 
+private:
     AmbientConnection(Connection& db, AmbientConnection* outer) noexcept
         : db_{&db}, watch_{detail::blocks(db)}, outer_{outer} {
         nearest_ = this;
@@ -81,13 +89,10 @@ struct NoDatabase {
 /// been added.
 template <class Hook, class... Args>
 void call_after_commit(Hook&& hook, Args&&... args) {
-    if (AmbientConnection::nearest_ == nullptr) {
-        HookedConnection<detail::NoDatabase> none;
-        return none.on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
-    }
-    const AmbientConnection& nearest = *AmbientConnection::nearest_;
-    if (nearest.watch_.alive() == nullptr) throw ConnectionBroken{};
-    nearest.db_->on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    if (Connection* const db = AmbientConnection::nearest())
+        return db->on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    HookedConnection<detail::NoDatabase> none;
+    none.on_commit(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
 }
 
 }  // namespace txhooks

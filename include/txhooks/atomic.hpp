@@ -3,6 +3,7 @@
 
 #include <txhooks/connection.hpp>
 #include <txhooks/detail/access.hpp>
+#include <txhooks/detail/failed_result.hpp>
 #include <txhooks/options.hpp>
 #include <txhooks/outcome.hpp>
 
@@ -57,7 +58,11 @@ public:
     [[gnu::always_inline]] Outcome commit() {
         if (block_.db == nullptr) [[unlikely]]
             detail::Blocks::refuse_ended();
-        return block_.db->template commit<Verbs>(block_);
+        try {
+            return block_.db->template commit<Verbs>(block_);
+        } catch (const detail::FailedHook&) {
+            return Outcome::rolled_back;
+        }
     }
 
     /// Undoes the block and discards its hooks; on a joined block dooms the block it is part of. On an ended block:

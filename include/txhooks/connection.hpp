@@ -48,13 +48,59 @@ public:
     /// discarded whatever the policy, and the connection can be used by another thread. (With libc++ the program ends.)
     template <class Hook, class... Args>
     void on_commit(Hook&& hook, Args&&... args) {
-        register_hook<Blocks>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+        register_hook<Blocks, detail::HookKind::commit>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
 
     /// The same, but what the hook throws goes to the error sink, and later hooks run.
     template <class Hook, class... Args>
     void on_commit(robust_t, Hook&& hook, Args&&... args) {
         register_robust_hook<Blocks>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    }
+
+    /// Runs `hook(args...)` inside the transaction, when the outermost block ends well, before COMMIT: what it writes is
+    /// committed with the rest. Registered, discarded with savepoints, and run in order as the hooks of `on_commit` are.
+    ///
+    /// It may run SQL, open blocks, and register hooks of every kind: one for before COMMIT runs in the same pass, behind
+    /// those that wait. None runs in a block that can only roll back, and no further one once a hook has made it so.
+    /// Runs at most once, also when COMMIT leaves the transaction open and `commit()` is called again.
+    /// Outside any block it runs at once.
+    ///
+    /// What it throws rolls the block back, and reaches the caller as if the function of the block had thrown it. A result
+    /// that means failure (`result_traits`) rolls back too: the function form returns it if its function returns the same
+    /// type, else throws `TransactionAborted`; `Atomic::commit` returns `Outcome::rolled_back`. A guard that it leaves open
+    /// is a `UsageError` that rolls everything back.
+    ///
+    /// Throws: as `on_commit`; `UsageError` from inside a verb of this connection (a notice callback): it may be COMMIT.
+    template <class Hook, class... Args>
+    void before_commit(Hook&& hook, Args&&... args) {
+        register_hook<Blocks, detail::HookKind::before_commit>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    }
+
+    /// Runs `hook(args...)` once what was done at this place in the code is proven undone: after a ROLLBACK or ROLLBACK TO
+    /// that succeeded, a COMMIT that provably rolled back, or a loss whose `outcome()` is `rolled_back`. For what may only
+    /// go if the row is not there: a file that was stored. Not for messages to the world: say those in a commit hook.
+    ///
+    /// Of the hooks undone together the last registered runs first; when all have run, the discarded hooks are destroyed.
+    /// They run where the enclosing block goes on, or with the connection idle, and may use it; what they register belongs
+    /// to the enclosing block, and what they write is undone with that. What they throw goes to the error sink: they run in
+    /// destructors too, so to end the thread in one ends the program.
+    /// After a commit, and in doubt, it does not run. Outside any block it is destroyed at once: nothing is undone there.
+    ///
+    /// Register first, then change: if this throws, nothing was registered. What the hook refers to must outlive the block.
+    ///
+    /// Throws: as `on_commit`, but for what the hook throws.
+    template <class Hook, class... Args>
+    void on_rollback(Hook&& hook, Args&&... args) {
+        register_hook<Blocks, detail::HookKind::rollback>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    }
+
+    /// The same, but it also runs where nothing proves that the transaction was undone: after `CommitUnknown`, any
+    /// `TransactionLost`, and a ROLLBACK that failed (the connection is broken then). For what may only stay if the row is
+    /// proven to be there: a cache entry. Never where the commit hooks run.
+    template <class Hook, class... Args>
+    void unless_committed(Hook&& hook, Args&&... args) {
+        register_hook<Blocks, detail::HookKind::unless_committed>(static_cast<Hook&&>(hook),
+                                                                  static_cast<Args&&>(args)...);
     }
 
     /// Runs `fn()` in an atomic block: commits when it returns, rolls back when it throws, and returns its result.

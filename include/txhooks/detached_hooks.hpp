@@ -44,7 +44,7 @@ public:
         if (busy()) detail::die("txhooks: DetachedHooks destroyed while its hooks are being called");
         detail::HookOwner* const owner = owner_;
         owner_ = nullptr;
-        if (owner->size() != 0)
+        if (owner->waits())
             owner->report("txhooks: detached hooks were destroyed without run() or discard(); they are discarded");
         delete owner;
     }
@@ -80,6 +80,11 @@ private:
         if (busy()) throw UsageError{"txhooks: run() on DetachedHooks whose hooks are already running"};
     }
 
+    // Those of a Doubt whose block is proven rolled back.
+    void roll_back() noexcept {
+        if (owner_ != nullptr) owner_->roll_back();
+    }
+
     // An empty owner for the hooks of a block, which gives it back, or deletes it.
     detail::HookOwner& lend() {
         detail::HookOwner* const owner = owner_ == nullptr ? new detail::HookOwner : owner_;
@@ -94,7 +99,7 @@ private:
         lent_ = false;
         DetachedHooks dropped;
         dropped.owner_ = &owner;
-        if (owner_ == nullptr || owner.size() != 0) swap(dropped);
+        if (owner_ == nullptr || owner.waits()) swap(dropped);
     }
 
     void swap(DetachedHooks& other) noexcept {

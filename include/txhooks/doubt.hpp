@@ -79,7 +79,7 @@ public:
         if (committed)
             hooks_.run();
         else
-            hooks_.discard();
+            hooks_.roll_back();
         return committed ? Outcome::committed : Outcome::rolled_back;
     }
 

@@ -21,8 +21,9 @@ namespace txhooks {
 ///     txhooks::HookList hooks;
 ///     auto begin = hooks.mark();
 ///     hooks.push([] { std::puts("committed"); });
+///     hooks.before(begin);                       // what is to be done before COMMIT
 ///     // COMMIT ... proven?
-///     txhooks::HookList::Run{hooks, begin}();    // or hooks.discard(begin);
+///     txhooks::HookList::Run{hooks, begin}();    // or hooks.roll_back(begin), or hooks.end_unproven(begin)
 ///
 /// Everything may be called from hooks, and from constructors and destructors of captures, but for what `Mark` and `Run`
 /// say. A list is used by one thread at a time. The memory of the largest recent transaction is kept for the next:
@@ -52,15 +53,22 @@ public:
     /// Throws: `std::bad_alloc`, or what copying throws. After a throw: no hook has been added.
     template <class Hook>
     void push(Hook&& hook) {
-        using Stored = std::decay_t<Hook>;
-        if constexpr (std::is_trivially_constructible_v<Stored, Hook>)
-            emplace<false>([&]() -> Stored { return static_cast<Hook&&>(hook); });
-        else
-            emplace<true>([&]() -> Stored {
-                const Fence fence{*this, mark()};
-                const Busy busy{*this};
-                return static_cast<Hook&&>(hook);
-            });
+        store<detail::HookKind::commit>(static_cast<Hook&&>(hook));
+    }
+    /// The same for a hook that `before` runs. A `Run` destroys it, as it does those of the next two.
+    template <class Hook>
+    void push_before(Hook&& hook) {
+        store<detail::HookKind::before_commit>(static_cast<Hook&&>(hook));
+    }
+    /// The same for a hook that `roll_back` runs.
+    template <class Hook>
+    void push_rollback(Hook&& hook) {
+        store<detail::HookKind::rollback>(static_cast<Hook&&>(hook));
+    }
+    /// The same for a hook that `roll_back` and `end_unproven` run.
+    template <class Hook>
+    void push_unless_committed(Hook&& hook) {
+        store<detail::HookKind::unless_committed>(static_cast<Hook&&>(hook));
     }
 
     /// The place behind everything. O(1).
@@ -72,8 +80,32 @@ public:
     /// `empty(from)`: whether nothing lies behind `from`. O(1).
     using HookArena::empty;
 
-    /// `size(from)`: how many hooks lie behind `from`. O(n).
+    /// `size(from)`: how many hooks of `push` lie behind `from`. O(n).
     using HookArena::size;
+
+    /// Runs the hooks of `push_before` behind `from`, in order, and those that are pushed meanwhile behind them. Each is
+    /// destroyed right after it ran, and runs at most once: called again, this runs those pushed since. O(n).
+    ///
+    /// Throws what a hook throws: no further one has run then; `roll_back` what lies behind `from`.
+    void before(Mark from) {
+        HookArena::Before pass{*this, from};
+        for (bool called = true; called;) {
+            const Fence fence{*this, from};
+            const Busy busy{*this};
+            called = pass.next();
+        }
+    }
+
+    /// What lies behind `from` is undone, and that is proven: runs the hooks of `push_rollback` and
+    /// `push_unless_committed`, the last first, and then destroys all, in order of registration. O(n).
+    /// What they push stays, behind `from`.
+    ///
+    /// Throws the first exception that a hook throws, when all have run and are destroyed; the others are dropped.
+    void roll_back(Mark from) { undo(from, true); }
+
+    /// What lies behind `from` has ended, and nothing proves that it is committed: the same, but the hooks of
+    /// `push_rollback` do not run.
+    void end_unproven(Mark from) { undo(from, false); }
 
     /// Destroys the hooks behind `from`, in order of registration, without running them. O(n) of those.
     /// What their destructors push stays, behind `from`.
@@ -90,6 +122,40 @@ public:
     class Run;
 
 private:
+    template <detail::HookKind kind, class Hook>
+    void store(Hook&& hook) {
+        using Stored = std::decay_t<Hook>;
+        if constexpr (std::is_trivially_constructible_v<Stored, Hook>)
+            emplace<false, kind>([&]() -> Stored { return static_cast<Hook&&>(hook); });
+        else
+            emplace<true, kind>([&]() -> Stored {
+                const Fence fence{*this, mark()};
+                const Busy busy{*this};
+                return static_cast<Hook&&>(hook);
+            });
+    }
+
+    void undo(Mark from, bool proven) {
+        const Fence fence{*this, from};
+        const HookArena::Run destroys_them{*this, from};
+        HookArena::Undo hooks{*this, from, proven};
+#ifdef __cpp_exceptions
+        try {
+            while (hooks.next()) {}
+        } catch (...) {
+            bool called = true;
+            while (called) {
+                try {
+                    called = hooks.next();
+                } catch (...) {}  // one can be thrown
+            }
+            throw;
+        }
+#else
+        while (hooks.next()) {}
+#endif
+    }
+
     // While one lives, what lies before it is not to be touched: it is being built, run or discarded.
     class Fence {
     public:
@@ -110,7 +176,7 @@ private:
 
     // Where the fence is that `from` lies behind.
     [[gnu::noinline]] Mark behind_fence(Mark from) const noexcept {
-        if (before(from, fence_))
+        if (HookArena::before(from, fence_))
             detail::die(
                 "txhooks: hooks were to be run or discarded from a mark older than the hook that is being copied, "
                 "called or destroyed, or than a Run that is not over; until then end only what began since");

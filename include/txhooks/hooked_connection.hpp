@@ -51,12 +51,34 @@ public:
     template <class Hook, class... Args>
     inline void on_commit(  // `inline` tells Clang to prefer that
         Hook&& hook, Args&&... args) {
-        txhooks_.blocks().template register_hook<txhooks_core>(static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+        txhooks_.blocks().template register_hook<txhooks_core, detail::HookKind::commit>(static_cast<Hook&&>(hook),
+                                                                                         static_cast<Args&&>(args)...);
     }
     template <class Hook, class... Args>
     void on_commit(robust_t, Hook&& hook, Args&&... args) {
         txhooks_.blocks().template register_robust_hook<txhooks_core>(static_cast<Hook&&>(hook),
                                                                       static_cast<Args&&>(args)...);
+    }
+
+    /// See `Connection::before_commit`.
+    template <class Hook, class... Args>
+    void before_commit(Hook&& hook, Args&&... args) {
+        txhooks_.blocks().template register_hook<txhooks_core, detail::HookKind::before_commit>(
+            static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    }
+
+    /// See `Connection::on_rollback`.
+    template <class Hook, class... Args>
+    void on_rollback(Hook&& hook, Args&&... args) {
+        txhooks_.blocks().template register_hook<txhooks_core, detail::HookKind::rollback>(
+            static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
+    }
+
+    /// See `Connection::unless_committed`.
+    template <class Hook, class... Args>
+    void unless_committed(Hook&& hook, Args&&... args) {
+        txhooks_.blocks().template register_hook<txhooks_core, detail::HookKind::unless_committed>(
+            static_cast<Hook&&>(hook), static_cast<Args&&>(args)...);
     }
 
     /// See `Connection::atomic`. `fn` may take what runs SQL in a block: `adapter().session()` if there is such a

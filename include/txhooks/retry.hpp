@@ -93,6 +93,15 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
     return policy.transient != nullptr && policy.transient(error);
 }
 
+// Does `call`, and then what waits for COMMIT, while nothing has been sent that would end the block.
+template <class Call>
+auto with_hooks_before_commit(Blocks& db, const Call& call) -> decltype(call()) {
+    const auto run_hooks = [&](const auto&... result) {
+        if (db.waits_for_commit() && !detail::is_failed(result...)) db.run_before_commit();
+    };
+    return or_failed_result([&]() -> decltype(auto) { return detail::return_after(call, run_hooks); });
+}
+
 // Ends the open block, in which `error` was thrown. Returns whether nothing of it can have been committed.
 template <class Db>
 bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
@@ -147,7 +156,7 @@ private:
 /// what `fn` returns; a result that means failure (`result_traits`) rolls back and is returned, it is not tried again.
 ///
 /// Every attempt is a block of its own: the hooks of a failed one are discarded, those of the one that commits run, in
-/// here. `fn` must set its own variables back: only the database forgets. What is `std::move`d into a hook is not there
+/// here. What a hook before COMMIT throws is judged as if `fn` had thrown it; rollback hooks run before the pause. `fn` must set its own variables back: only the database forgets. What is `std::move`d into a hook is not there
 /// for the next attempt: copy it.
 ///
 /// Transient are: SQLite's SQLITE_BUSY with all its kinds (a stale snapshot in WAL mode: begin such blocks immediate),
@@ -187,12 +196,13 @@ decltype(auto) retry(Db& db, const RetryPolicy& policy, const detail::options_of
                 "around that"};
         std::exception_ptr error;
         bool in_doubt = false;
-        const auto once = [&]<class... Sql>(Sql&&... sql) -> decltype(auto)
+        const auto once = [&]<class... Sql>(Sql&&... sql) -> std::invoke_result_t<Fn&, Sql...>
             requires std::invocable<Fn&, Sql...>
         {
+            const auto call = [&]() -> decltype(auto) { return detail::invoke(fn, static_cast<Sql&&>(sql)...); };
             std::exception_ptr thrown;
             try {
-                return detail::invoke(fn, static_cast<Sql&&>(sql)...);
+                return detail::with_hooks_before_commit(detail::blocks(db), call);
             } catch (...) {
                 thrown = std::current_exception();
                 if (!is_transient(thrown)) throw;

@@ -364,7 +364,10 @@ public:
         return status == PQTRANS_INTRANS || status == PQTRANS_ACTIVE ? ConnectionState::open : ConnectionState::failed;
     }
 
-    Outcome fate() const noexcept { return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE); }
+    Outcome fate() const noexcept {
+        if (elsewhere_) return Outcome::still_open;
+        return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE);
+    }
 
     void reset() noexcept {
         if (elsewhere_ && PQtransactionStatus(conn()) != PQTRANS_IDLE) return;

@@ -164,6 +164,8 @@ public:
         return db_.is_open() ? ConnectionState::open : ConnectionState::lost;
     }
 
+    Outcome fate() const noexcept { return in_another_process() ? Outcome::still_open : Outcome::unknown; }
+
     void reset() noexcept {
         if (in_another_process() && db_.is_open()) return;
         if (session_ && db_.is_open()) {

@@ -280,6 +280,8 @@ public:
         return state();
     }
 
+    Outcome fate() const noexcept { return elsewhere() ? Outcome::still_open : Outcome::unknown; }
+
     void reset() noexcept { ours_ = foreign_ = out_of_step_ = false; }
 
     /// For `retry`: the victim of a deadlock (1213), or a lock that was not given in time (1205).

@@ -6,6 +6,7 @@
 #include <txhooks/detail/doubt_state.hpp>
 #include <txhooks/detail/failure.hpp>
 #include <txhooks/detail/hook_arena.hpp>
+#include <txhooks/detail/hook_kind.hpp>
 #include <txhooks/detail/hook_owner.hpp>
 #include <txhooks/detail/stage.hpp>
 #include <txhooks/errors.hpp>
@@ -76,7 +77,7 @@ public:
 
     // ---- A hook is stored, or run at once: registering.hpp
 
-    template <class Verbs, class Hook, class... Args>
+    template <class Verbs, HookKind kind, class Hook, class... Args>
     void register_hook(Hook&& hook, Args&&... args);
     template <class Verbs, class Hook, class... Args>
     void register_robust_hook(Hook&& hook, Args&&... args);
@@ -85,6 +86,8 @@ public:
 
     template <class Verbs>
     Outcome commit(Block& block);
+    bool waits_for_commit() const noexcept;
+    void run_before_commit();
     [[noreturn]] static void refuse_ended();
     void run_of_others(HookOwner& owner);
 
@@ -149,6 +152,13 @@ private:
         in_verb,   // the engine has been called: what its callbacks ask for is refused
     };
 
+    // Of what did not commit, as far as this process knows: which hooks are called says that.
+    enum class Proven : unsigned char {
+        undone,   // rollback hooks, and those of unless_committed()
+        nothing,  // those of unless_committed()
+        open,     // none: it goes on, in another process
+    };
+
     // ---- How it stands
 
     template <class Verbs>
@@ -207,12 +217,15 @@ private:
 
     // ---- A hook is stored, or run at once
 
-    template <class Verbs, class... Copied, class Make>
+    template <class Verbs, HookKind kind, class... Copied, class Make>
     void store(const Make& make);
-    template <class Verbs>
+    template <class Verbs, HookKind kind>
     bool must_store();
-    bool must_store_unusual();
-    void run_once(HookArena::Entry& hook);
+    bool must_store_unusual(const char* not_begun_here);
+    template <HookKind kind>
+    void end_at_once(HookArena::Entry& hook);
+    template <HookKind kind>
+    static void end_at_once_alone(HookArena::Entry& hook);
 
     // ---- The good end of a block
 
@@ -221,6 +234,7 @@ private:
     template <class Verbs>
     bool ending(const Block& block);
     Outcome commit_special(Block& block);
+    void run_before_commit(Block& block);
     CommitResult verb_commit_special(bool marked) noexcept;
     template <class Verbs>
     void release(Block& block);
@@ -228,6 +242,7 @@ private:
     Outcome ended(Block& block, CommitResult result);
     Outcome ended_well(Block& block, const Failure& failure);
     static bool is_usage(const Failure& failure) noexcept;
+    void leave_in_doubt(HookOwner& owner, HookArena::Mark mark) noexcept;
     [[noreturn]] void ended_in_doubt(Block& block, const std::exception_ptr& cause);
     [[noreturn]] void ended_lost(Block& block, const std::exception_ptr& cause = nullptr);
     void deliver(HookArena::Mark mark);
@@ -243,9 +258,11 @@ private:
     void undone_savepoint(const Block& block) noexcept;
     void not_undone_savepoint(const Block& block, const std::exception_ptr& cause) noexcept;
     Failure undo_outermost() noexcept;
-    void undone_outermost() noexcept;
-    void discard(HookOwner& owner, HookArena::Mark mark) noexcept;
-    void destroy(HookOwner& owner, HookArena::Mark mark) noexcept;
+    void undone_outermost(Proven proven) noexcept;
+    void discard(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
+    void destroy(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
+    void call(HookArena::Undo& hooks) noexcept;
+    void discard_others(HookOwner& owner, HookArena::Mark mark) noexcept;
     void refuse_out_of_order(const Block& block) const;
 
     // ---- Scopes of txhooks::testing

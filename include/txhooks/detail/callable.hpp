@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/detail/cxx20.hpp>
+#include <txhooks/detail/hook_kind.hpp>
 #include <txhooks/result_traits.hpp>
 
 #include <type_traits>
@@ -10,6 +11,10 @@
 #if defined(__cpp_impl_coroutine) && !defined(_LIBCPP_VERSION)
 #include <coroutine>
 #endif
+
+namespace txhooks {
+struct robust_t;
+}
 
 namespace txhooks::detail {
 
@@ -68,9 +73,14 @@ decltype(auto) invoke(F&& f, Args&&... args) {
         return static_cast<F&&>(f)(static_cast<Args&&>(args)...);
 }
 
-template <class Hook, class... Args>
+template <HookKind kind, class Hook, class... Args>
 consteval void check_hook() {
-    static_assert(std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>,
+    constexpr bool is_robust = std::is_same_v<std::decay_t<Hook>, robust_t>;
+    static_assert(
+        !is_robust,
+        "txhooks: robust is for on_commit() alone: what a hook of before_commit() throws rolls the block back, "
+        "and what one of on_rollback() or unless_committed() throws goes to the error sink anyhow");
+    static_assert(is_robust || std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>,
                   "txhooks: this hook cannot be called with these arguments: it gets copies of them, as a std::thread "
                   "does (std::ref passes a reference)");
     if constexpr (std::is_invocable_v<std::decay_t<Hook>, std::decay_t<Args>...>) {
@@ -80,9 +90,17 @@ consteval void check_hook() {
             "txhooks: this hook returns a coroutine or a future, which nobody would wait for; start the work in "
             "the hook and return nothing");
         static_assert(
-            !CanFail<Result>,
+            kind != HookKind::commit || !CanFail<Result>,
             "txhooks: this hook returns a result that can mean failure, and nobody would look at it: the data "
             "is committed already; look at it in the hook (throw, or report it) and return nothing");
+        static_assert(
+            kind < HookKind::rollback || !CanFail<Result>,
+            "txhooks: this hook returns a result that can mean failure, and nobody would look at it: the block "
+            "has ended already; look at it in the hook (throw, or report it) and return nothing");
+        static_assert(
+            kind != HookKind::before_commit || !CanFail<Result> || std::is_move_constructible_v<Result>,
+            "txhooks: before_commit() passes on a result of this hook that means failure, which therefore must be "
+            "movable");
     }
 }
 
@@ -112,10 +130,10 @@ public:
     explicit Bound(H&& hook) : hook_(static_cast<H&&>(hook)) {}
 
     template <class... Args>
-    void call(Args&&... args) {
-        static_cast<void>(detail::invoke(static_cast<Hook&&>(hook_), static_cast<Args&&>(args)...));
+    decltype(auto) call(Args&&... args) {
+        return detail::invoke(static_cast<Hook&&>(hook_), static_cast<Args&&>(args)...);
     }
-    void operator()() { call(); }
+    decltype(auto) operator()() { return call(); }
 
 private:
     Hook hook_;
@@ -131,10 +149,10 @@ public:
         : Base(static_cast<H&&>(hook), static_cast<R&&>(rest)...), first_(static_cast<F&&>(first)) {}
 
     template <class... Before>
-    void call(Before&&... before) {
-        Base::call(static_cast<Before&&>(before)..., static_cast<First&&>(first_));
+    decltype(auto) call(Before&&... before) {
+        return Base::call(static_cast<Before&&>(before)..., static_cast<First&&>(first_));
     }
-    void operator()() { call(); }
+    decltype(auto) operator()() { return call(); }
 
 private:
     First first_;

@@ -52,9 +52,42 @@ template <class Verbs>
 }
 
 [[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_special(Block& block) {
-    const bool marked = doubt_ != nullptr && !owner_->list.empty(block.mark);
+    if (owner_->list.has_others()) {
+        or_roll_back(block, [&] { run_before_commit(block); });
+        if (!ending<Blocks>(block)) return commit_unsound(block);
+    }
+    const bool marked = doubt_ != nullptr && owner_->list.waits_for_outcome(block.mark);
     if (doubt_ != nullptr) doubt_->marked_ = marked;
     return ended(block, verb_commit_special(marked));
+}
+
+// Runs the hooks that wait for COMMIT, as long as there is going to be one. They may do all that can be done in `block`,
+// but end it.
+inline void Blocks::run_before_commit(Block& block) {
+    const HookArena::Busy busy{own_.list};
+    HookArena::Before hooks{owner_->list, block.mark};
+    for (bool called = true; called && ending<Blocks>(block);) {
+        const Pinned pinned{*this};
+        try {
+            called = hooks.next();
+        } catch (...) {
+            pinned.close_left_open();
+            throw;
+        }
+        if (!pinned.left_open()) continue;
+        pinned.close_left_open();
+        throw UsageError{"txhooks: end every block that a hook opens before the hook returns"};
+    }
+}
+
+// The same for who has to know what they throw before the block has ended: then that is still open.
+inline void Blocks::run_before_commit() {
+    if (waits_for_commit() && current_->kind == Kind::special) run_before_commit(*current_);
+}
+
+// Whether hooks may be there that wait for the COMMIT of the open block.
+inline bool Blocks::waits_for_commit() const noexcept {
+    return current_ != nullptr && owner_->list.has_others();
 }
 
 inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
@@ -110,7 +143,7 @@ void Blocks::release(Block& block) {
             if (failure) failure.rethrow(Outcome::still_open);
             throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
         case Outcome::rolled_back:
-            undone_outermost();
+            undone_outermost(Proven::undone);
             if (failure) failure.rethrow(Outcome::rolled_back);
             throw TransactionAborted{};
         case Outcome::unknown:
@@ -134,10 +167,11 @@ inline bool Blocks::is_usage(const Failure& failure) noexcept {
 inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     const HookArena::Mark mark = block.mark;
     HookOwner& owner = take_owner();
-    const bool any = !owner.list.empty(mark);
     end_outermost(block, phase_at_rest());
     const bool own = &owner == &own_;
     const bool lent = owner.lent_by != nullptr;
+    const bool any = !owner.list.empty(mark);
+    if (!own) discard_others(owner, mark);
     if (failure) report(is_usage(failure) ? committed_but : committed_all_the_same, failure);
     if (own) {
         deliver(mark);
@@ -151,15 +185,29 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
 
 [[noreturn]] inline void Blocks::ended_in_doubt(Block& block, const std::exception_ptr& cause) {
     phase_ = Phase::broken;
-    if (doubt_ != nullptr && doubt_->marked_) {
-        doubt_->in_doubt_ = true;
+    if (DoubtState* const doubt = doubt_; doubt != nullptr && doubt->marked_) {
+        const HookArena::Mark mark = block.mark;
         HookOwner& owner = take_owner();
         end_outermost(block, Phase::broken);
+        if (owner.list.has_others()) leave_in_doubt(owner, mark);
+        doubt->in_doubt_ = true;
         leave(owner);
     } else {
-        undone_outermost();
+        undone_outermost(Proven::nothing);
     }
     throw CommitUnknown{cause};
+}
+
+// What does not wait for the outcome has come to its end.
+inline void Blocks::leave_in_doubt(HookOwner& owner, HookArena::Mark mark) noexcept {
+    const HookArena::Busy busy{own_.list};
+    {
+        const HookArena::Busy busy_too{owner.list};
+        HookArena::Undo hooks{owner.list, mark, false};
+        call(hooks);
+    }
+    owner.list.discard_others(mark, true);
+    close_left_open(nullptr);
 }
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void Blocks::ended_lost(Block& block, const std::exception_ptr& cause) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/detail/die.hpp>
+#include <txhooks/detail/hook_kind.hpp>
 #include <txhooks/detail/poison.hpp>
 
 #include <cstddef>
@@ -17,17 +18,28 @@ namespace txhooks::detail {
 // It does not look at what a mark is used for. Who uses it sees to it that nothing from a mark older than the end of a
 // `Run` is run or discarded while that lives, and nothing older than a hook while that is being built.
 class HookArena {
-    enum class Action : unsigned char { run, destroy, skip };
+    enum class Action : unsigned char {
+        run,      // after a commit: calls it, if it is a commit hook, and destroys it
+        destroy,  //
+        skip,     // does nothing; to what follows a commit hook does nothing either
+        tell,     // one of another kind returns itself
+        call,     // one of another kind: calls it, and destroys it if it waited for COMMIT
+    };
 
 public:
-    // An entry is this header and then the capture. Its one function runs and destroys the capture, destroys it, or
-    // leaves it alone, and returns the next entry.
+    // An entry is this header and then the capture. Its one function does what is asked for, and returns the next entry.
     struct Entry {
         using Op = Entry* (*)(Entry* at, Action action);
         Op op;
     };
 
 private:
+    // The header of an entry that is no commit hook.
+    struct Other : Entry {
+        HookKind kind;
+        Other* earlier;  // in an Undo
+    };
+
     // Where the next entry is not just behind: at the end of a chunk, or over a hole.
     struct Link : Entry {
         Entry* target;
@@ -62,9 +74,10 @@ public:
     /// call anything that could come back to this arena.
     ///
     /// Throws: `std::bad_alloc`, or what `make()` throws. After a throw: it is not stored.
-    template <bool RunsUserCode, class Make>
+    template <bool RunsUserCode, HookKind kind = HookKind::commit, class Make>
     void emplace(Make make) {
-        using Stored = Slot<decltype(make())>;
+        using Stored = slot_of<kind, decltype(make())>;
+        if constexpr (kind != HookKind::commit) has_others_ = true;
         std::byte* at = top_;
         if (address(at) + Stored::room > address(limit_)) [[unlikely]]
             at = grow(Stored::room);
@@ -72,22 +85,22 @@ public:
         std::byte* const end = Stored::end(at);
         if constexpr (RunsUserCode) {
             // The copy constructor of a capture may push hooks of its own: take the place first, fill it then.
-            ::new (static_cast<void*>(at)) Entry{&Stored::not_built};
+            Stored::reserve(at);
             top_ = end;
-            struct Undo {
+            struct Unbuilt {
                 HookArena* arena;
                 std::byte* at;
                 std::byte* end;
-                ~Undo() {
+                ~Unbuilt() {
                     if (arena != nullptr) arena->give_back(entry(at), entry(end));
                 }
-            } undo{this, at, end};
+            } unbuilt{this, at, end};
             ::new (Stored::capture(at)) typename Stored::Hook(make());
-            undo.arena = nullptr;
-            ::new (static_cast<void*>(at)) Entry{&Stored::op};
+            unbuilt.arena = nullptr;
+            Stored::seal(at);
         } else {
             ::new (Stored::capture(at)) typename Stored::Hook(make());
-            ::new (static_cast<void*>(at)) Entry{&Stored::op};
+            Stored::seal(at);
             top_ = end;
         }
     }
@@ -108,6 +121,7 @@ public:
         run_at_once(make, &HookArena::run_once);
     }
     static void run_once(Entry& hook) { hook.op(&hook, Action::run); }
+    static void destroy_once(Entry& hook) noexcept { hook.op(&hook, Action::destroy); }
 
     /// The place behind everything.
     Mark mark() const noexcept {
@@ -133,8 +147,18 @@ public:
         return !chunk->holds(a.at) || (chunk->holds(b.at) && address(a.at) < address(b.at));
     }
 
-    /// How many hooks lie behind `from`. O(n).
+    /// How many commit hooks lie behind `from`. O(n).
     std::size_t size(Mark from) const noexcept { return count(entry(from.at), entry(top_)); }
+
+    /// Whether there ever was a hook that is no commit hook.
+    bool has_others() const noexcept { return has_others_; }
+
+    /// Whether a commit hook or a rollback hook lies behind `from`. O(n) if there ever was one of another kind.
+    bool waits_for_outcome(Mark from) const noexcept {
+        if (!has_others_) return !empty(from);
+        const auto waits = [](HookKind kind) { return kind == HookKind::commit || kind == HookKind::rollback; };
+        return count(entry(from.at), entry(top_), waits) != 0;
+    }
 
     /// Destroys the hooks behind `from`, in order of registration, without running them. O(n) of those.
     /// What their destructors push stays, behind `from`.
@@ -199,19 +223,22 @@ public:
             } while (step.at != end);
         }
 
-        /// Runs the next hook; false if none was left.
+        /// Runs the next hook; false if none was left. Those that are no commit hooks are destroyed on the way.
         /// Throws what the hook throws; it is gone then too.
         bool next() {
-            at_ = skip_links(at_, end_);
-            if (at_ == end_) return false;
-            struct StepOver {
-                Walk& walk;
-                Entry* next;
-                ~StepOver() { walk.at_ = next; }
-            } step{*this, at_->op(at_, Action::skip)};
-            Entry* const hook = at_;
-            at_ = end_;  // for a hook that calls or discards this very object nothing is left
-            hook->op(hook, Action::run);
+            for (bool called = false; !called;) {
+                at_ = skip_links(at_, end_);
+                if (at_ == end_) return false;
+                struct StepOver {
+                    Walk& walk;
+                    Entry* next;
+                    ~StepOver() { walk.at_ = next; }
+                } step{*this, at_->op(at_, Action::skip)};
+                Entry* const hook = at_;
+                at_ = end_;  // for a hook that calls or discards this very object nothing is left
+                called = as_other(hook) == nullptr;
+                hook->op(hook, Action::run);
+            }
             return true;
         }
 
@@ -260,6 +287,78 @@ public:
         HookArena& arena_;
     };
 
+    /// The hooks behind a mark that wait for COMMIT, in order, and those that are pushed meanwhile.
+    class Before {
+    public:
+        Before(HookArena& arena, Mark from) noexcept : arena_{arena}, at_{entry(from.at)} {}
+
+        /// Runs and destroys the next one; false if none is left. Throws what it throws; it is gone then too.
+        bool next() {
+            while (at_ != entry(arena_.top_)) {
+                Entry* const hook = at_;
+                at_ = hook->op(hook, Action::skip);
+                if (const Other* const other = as_other(hook);
+                    other == nullptr || other->kind != HookKind::before_commit)
+                    continue;
+                hook->op(hook, Action::call);
+                return true;
+            }
+            return false;
+        }
+
+    private:
+        HookArena& arena_;
+        Entry* at_;
+    };
+
+    /// The hooks behind a mark that wait for an end that is no commit, the last first; `proven`: rollback hooks are
+    /// among them. They are not destroyed. Not while anything behind the mark may be run or discarded.
+    class Undo {
+    public:
+        Undo(HookArena& arena, Mark from, bool proven) noexcept {
+            Entry* const end = entry(arena.top_);
+            for (Entry* at = entry(from.at); at != end; at = at->op(at, Action::skip)) {
+                Other* const other = as_other(at);
+                if (other == nullptr || other->kind < (proven ? HookKind::rollback : HookKind::unless_committed))
+                    continue;
+                other->earlier = next_;
+                next_ = other;
+            }
+        }
+
+        /// Calls the next one; false if none is left. Throws what it throws; it counts as called then too.
+        bool next() {
+            if (next_ == nullptr) return false;
+            Other* const hook = next_;
+            next_ = hook->earlier;
+            kind_ = hook->kind;
+            hook->op(hook, Action::call);
+            return true;
+        }
+
+        /// Of the one that was called last.
+        HookKind kind() const noexcept { return kind_; }
+
+    private:
+        Other* next_ = nullptr;
+        HookKind kind_ = HookKind::gone;
+    };
+
+    /// Destroys those behind `from` that are no commit hooks, in order, but the rollback hooks if `keep_rollback`: they
+    /// end with their block, while the others wait elsewhere. O(n).
+    void discard_others(Mark from, bool keep_rollback) noexcept {
+        Entry* const end = entry(top_);
+        {
+            const Busy busy{*this};
+            for (Entry* at = entry(from.at); at != end;) {
+                const Other* const other = as_other(at);
+                const bool ends = other != nullptr && !(keep_rollback && other->kind == HookKind::rollback);
+                at = at->op(at, ends ? Action::destroy : Action::skip);
+            }
+        }
+        if (!waits_for_outcome(from)) give_back(entry(from.at), end);
+    }
+
 private:
     static constexpr std::size_t inline_bytes = 448 + sizeof(Link);
     static constexpr std::size_t first_chunk_bytes = 4 * 1024;
@@ -272,15 +371,15 @@ private:
     static Entry* entry(std::byte* at) noexcept { return reinterpret_cast<Entry*>(at); }
     static std::uintptr_t address(const void* at) noexcept { return reinterpret_cast<std::uintptr_t>(at); }
 
-    template <class H>
-    struct Slot {
+    template <class H, class Header>
+    struct Place {
         using Hook = H;
         static_assert(std::is_nothrow_destructible_v<Hook>, "txhooks: a hook's destructor must not throw");
         static constexpr std::size_t spare = alignof(Hook) > alignof(Entry) ? alignof(Hook) - alignof(Entry) : 0;
-        static constexpr std::size_t room = sizeof(Entry) + spare + round_up(sizeof(Hook));
+        static constexpr std::size_t room = sizeof(Header) + spare + round_up(sizeof(Hook));
 
         static void* capture(void* entry) noexcept {
-            std::byte* at = static_cast<std::byte*>(entry) + sizeof(Entry);
+            std::byte* at = static_cast<std::byte*>(entry) + sizeof(Header);
             if constexpr (spare != 0) {
                 const auto misfit = address(at) % alignof(Hook);
                 if (misfit != 0) at += alignof(Hook) - misfit;
@@ -292,23 +391,70 @@ private:
             return static_cast<std::byte*>(capture(entry)) + round_up(sizeof(Hook));
         }
 
-        [[gnu::noinline]] static Entry* op(Entry* at, Action action) {
-            if (action != Action::skip) {
-                auto* const hook = static_cast<Hook*>(capture(at));
-                struct Destroy {
-                    Hook* hook;
-                    ~Destroy() {
-                        hook->~Hook();
-                        poison(hook, sizeof *hook);
-                    }
-                } destroy{hook};
-                if (action == Action::run) static_cast<void>(static_cast<Hook&&>(*hook)());
+        struct Destroy {
+            Hook* hook;
+            ~Destroy() {
+                hook->~Hook();
+                poison(hook, sizeof *hook);
             }
-            return entry(end(at));
+        };
+    };
+
+    // Of a commit hook.
+    template <class H>
+    struct Slot : Place<H, Entry> {
+        using Self = Place<H, Entry>;
+
+        [[gnu::noinline]] static Entry* op(Entry* at, Action action) {
+            if (action < Action::skip) {
+                auto* const hook = static_cast<H*>(Self::capture(at));
+                const typename Self::Destroy destroy{hook};
+                if (action == Action::run) static_cast<void>(static_cast<H&&>(*hook)());
+            }
+            return entry(Self::end(at));
         }
 
-        static Entry* not_built(Entry* at, Action) { return entry(end(at)); }
+        static Entry* not_built(Entry* at, Action) { return entry(Self::end(at)); }
+
+        static void reserve(void* at) noexcept { ::new (at) Entry{&not_built}; }
+        static void seal(void* at) noexcept { ::new (at) Entry{&op}; }
     };
+
+    // Of one of another kind.
+    template <HookKind kind, class H>
+    struct OtherSlot : Place<H, Other> {
+        using Self = Place<H, Other>;
+
+        [[gnu::noinline]] static Entry* op(Entry* at, Action action) {
+            Other& other = *static_cast<Other*>(at);
+            if (action == Action::tell) return at;
+            if (action != Action::skip && other.kind != HookKind::gone) {
+                auto* const hook = static_cast<H*>(Self::capture(at));
+                if (kind != HookKind::before_commit && action == Action::call) {
+                    static_cast<void>(static_cast<H&&>(*hook)());
+                } else {
+                    other.kind = HookKind::gone;
+                    const typename Self::Destroy destroy{hook};
+                    if (action == Action::call) static_cast<void>(static_cast<H&&>(*hook)());
+                }
+            }
+            return entry(Self::end(at));
+        }
+
+        static void reserve(void* at) noexcept { ::new (at) Other{{&op}, HookKind::gone, nullptr}; }
+        static void seal(void* at) noexcept { ::new (at) Other{{&op}, kind, nullptr}; }
+    };
+
+    template <HookKind kind, class H>
+    using slot_of = std::conditional_t<kind == HookKind::commit, Slot<H>, OtherSlot<kind, H>>;
+
+    static Other* as_other(Entry* at) noexcept {
+        return at->op(at, Action::tell) == at ? static_cast<Other*>(at) : nullptr;
+    }
+    static HookKind kind_of(Entry* at) noexcept {
+        const Other* const other = as_other(at);
+        return other == nullptr ? HookKind::commit : other->kind;
+    }
 
     // A chunk is this header and then its bytes.
     struct Chunk {
@@ -335,11 +481,13 @@ private:
         return at;
     }
 
-    static std::size_t count(Entry* at, Entry* end) noexcept {
+    static bool is_commit_hook(HookKind kind) noexcept { return kind == HookKind::commit; }
+
+    static std::size_t count(Entry* at, Entry* end, bool (*counts)(HookKind) = &is_commit_hook) noexcept {
         std::size_t n = 0;
         while ((at = skip_links(at, end)) != end) {
+            if (counts(kind_of(at))) ++n;
             at = at->op(at, Action::skip);
-            ++n;
         }
         return n;
     }
@@ -429,6 +577,7 @@ private:
     Chunk* last_ = &first_;
     Chunk* furthest_ = &first_;
     std::size_t walks_ = 0;
+    bool has_others_ = false;
     FirstChunk first_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <txhooks/detail/failure.hpp>
 #include <txhooks/detail/hook_arena.hpp>
+#include <txhooks/detail/hook_kind.hpp>
 #include <txhooks/error_sink.hpp>
 #include <txhooks/errors.hpp>
 
@@ -14,6 +15,19 @@ class DetachedHooks;
 
 namespace txhooks::detail {
 
+// Calls them all, and `after(threw, failure)` after each; `threw` is what to say if it failed.
+template <class After>
+void call_each(HookArena::Undo& hooks, const After& after) noexcept {
+    bool called = true;
+    while (called) {
+        const Failure failure = attempt([&] { called = hooks.next(); });
+        const bool rollback = hooks.kind() == HookKind::rollback;
+        after(rollback ? sentence<HookKind::rollback, "txhooks: a hook of ", " threw">.text
+                       : sentence<HookKind::unless_committed, "txhooks: a hook of ", " threw">.text,
+              failure);
+    }
+}
+
 // Whose hooks these are: a connection's own, or those of a DetachedHooks, a Doubt, a CapturedHooks. A block stores its
 // hooks with one owner; after its commit they are run, or left with that owner.
 struct HookOwner {
@@ -24,10 +38,19 @@ struct HookOwner {
     DetachedHooks* lent_by = nullptr;  // to an open block, which gives it back
 
     std::size_t size() const noexcept { return list.busy() ? 0 : list.size(list.start()); }
+    bool waits() const noexcept { return !list.busy() && list.waits_for_outcome(list.start()); }
 
     void run() {
         HookArena::Run run{list, list.start()};
         if (const Failure first = attempt([&] { run(); })) run_after(first.error, run);
+    }
+
+    void roll_back() noexcept {
+        const HookArena::Run destroys_them{list, list.start()};
+        HookArena::Undo hooks{list, list.start(), true};
+        call_each(hooks, [&](const char* threw, const Failure& failure) {
+            if (failure) report.failure(threw, failure.error);
+        });
     }
 
     // Deals with failures as `other` does.

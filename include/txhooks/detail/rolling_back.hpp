@@ -8,6 +8,9 @@
 #include <txhooks/detail/die.hpp>
 #include <txhooks/detail/standing.hpp>
 
+#include <exception>
+#include <new>
+
 namespace txhooks::detail {
 
 // Ends `block`, and the blocks still open in it, by rolling back. Returns what went wrong; whatever did, the block has
@@ -59,7 +62,7 @@ inline Failure Blocks::undo_savepoint(Block& block, const std::exception_ptr& ca
 inline void Blocks::undone_savepoint(const Block& block) noexcept {
     phase_ = Phase::in_block;
     doom_ = nullptr;
-    discard(*owner_, block.mark);
+    discard(*owner_, block.mark, Proven::undone);
 }
 
 inline void Blocks::not_undone_savepoint(const Block& block, const std::exception_ptr& cause) noexcept {
@@ -87,19 +90,20 @@ inline Failure Blocks::undo_outermost() noexcept {
     if (phase_ == Phase::lost) {
         const Failure loss = tell_loss();
         const Failure uncleared = clear_engine();
-        undone_outermost();
+        undone_outermost(lost_outcome_ == Outcome::rolled_back ? Proven::undone : Proven::nothing);
         report_cleared(uncleared);
         return loss;
     }
     const bool broken = phase_ == Phase::broken;
-    undone_outermost();
+    const bool elsewhere = broken && verb_fate() == Outcome::still_open;
+    undone_outermost(elsewhere ? Proven::open : broken ? Proven::nothing : Proven::undone);
     if (broken || !failure) return failure;
     report(rolled_back_all_the_same, failure);
     return {};
 }
 
 // The transaction is over and nothing of it was committed, as far as is known.
-inline void Blocks::undone_outermost() noexcept {
+inline void Blocks::undone_outermost(Proven proven) noexcept {
     Block& block = *current_;
     const HookArena::Mark mark = block.mark;
     HookOwner& owner = take_owner();
@@ -107,7 +111,7 @@ inline void Blocks::undone_outermost() noexcept {
     doom_ = nullptr;
     DetachedHooks* const lender = owner.lent_by;
     if (lender != nullptr) lender->lent_ = false;
-    discard(owner, mark);
+    discard(owner, mark, proven);
     if (lender != nullptr)
         delete &owner;  // not given back: a capture may have destroyed the lender, or filled it anew
     else
@@ -116,8 +120,8 @@ inline void Blocks::undone_outermost() noexcept {
 
 // ---- The hooks of what is rolled back
 
-// Around code of the user's that copies a hook into the current block, or destroys one of it: until it is done that
-// block cannot end.
+// Around code of the user's that copies a hook into the current block, calls or destroys one of it: until it is done
+// that block cannot end.
 class Blocks::Pinned {
 public:
     explicit Pinned(Blocks& db) noexcept { db.push_nested(block_, Kind::pinned); }
@@ -129,25 +133,47 @@ public:
         *link = block_.parent;
     }
 
+    bool left_open() const noexcept { return block_.db->current_ != &block_; }
     void close_left_open() const noexcept { block_.db->close_left_open(&block_); }
 
 private:
     Block block_;
 };
 
-inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark) noexcept {
+inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept {
     if (owner.list.empty(mark)) return;
     const HookArena::Busy busy{own_.list};  // also while the hooks are those of others
-    if (current_ == nullptr) return destroy(owner, mark);
+    if (current_ == nullptr) return destroy(owner, mark, proven);
     const Pinned pinned{*this};
-    destroy(owner, mark);
+    destroy(owner, mark, proven);
 }
 
-inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark) noexcept {
+inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept {
     HookArena::Run run{owner.list, mark};
     const Block* const around = current_;
+    if (owner.list.has_others() && proven != Proven::open) [[unlikely]] {
+        HookArena::Undo hooks{owner.list, mark, proven == Proven::undone};
+        call(hooks);
+    }
     run.discard();
     close_left_open(around);
+}
+
+// They run where the enclosing block goes on, or outside of blocks.
+inline void Blocks::call(HookArena::Undo& hooks) noexcept {
+    const Block* const around = current_;
+    call_each(hooks, [&](const char* threw, const Failure& failure) {
+        close_left_open(around);
+        if (failure) report(threw, failure);
+    });
+}
+
+// Those that do not wait for a commit end with their block, while the others are left with their owner.
+inline void Blocks::discard_others(HookOwner& owner, HookArena::Mark mark) noexcept {
+    if (!owner.list.has_others()) return;
+    const HookArena::Busy busy{own_.list};
+    owner.list.discard_others(mark, false);
+    close_left_open(nullptr);
 }
 
 // ---- Who ends a block badly
@@ -166,6 +192,33 @@ inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark) noexcept {
 // Every block that is open.
 inline Failure Blocks::roll_back_all() noexcept {
     return current_ == nullptr ? Failure{} : roll_back_quietly(outermost());
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void roll_back_and_throw(Block& block, const std::exception_ptr& error) {
+    if (block.db != nullptr) block.db->roll_back_quietly(block, error);
+    std::rethrow_exception(error);
+}
+
+// Does `act`. If that throws, the block is rolled back, if it is open still.
+template <class Act>
+decltype(auto) or_roll_back(Block& block, const Act& act) {
+    union Thrown {  // where nothing is thrown it costs nothing
+        std::exception_ptr error;
+        Thrown() noexcept {}
+        ~Thrown() {}
+    } thrown;
+    try {
+        return act();
+    } catch (...) {
+        ::new (static_cast<void*>(&thrown.error)) std::exception_ptr(std::current_exception());
+        if (!thrown.error) {  // of another language: only its handler can pass it on
+            if (block.db != nullptr) block.db->roll_back_quietly(block);
+            throw;
+        }
+    }
+    const std::exception_ptr error{static_cast<std::exception_ptr&&>(thrown.error)};
+    thrown.error.~exception_ptr();  // libc++ does not move it
+    roll_back_and_throw(block, error);
 }
 
 // Explicit rollback().

@@ -4,13 +4,13 @@
 #include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/callable.hpp>
 #include <txhooks/detail/committing.hpp>
+#include <txhooks/detail/failed_result.hpp>
 #include <txhooks/detail/opening.hpp>
 #include <txhooks/detail/rolling_back.hpp>
 #include <txhooks/options.hpp>
 #include <txhooks/result_traits.hpp>
 
 #include <exception>
-#include <new>
 #include <type_traits>
 
 namespace txhooks::detail {
@@ -39,39 +39,21 @@ consteval void check_result() {
                   "txhooks: atomic(fn) returns the result of fn, which therefore must be movable");
 }
 
-[[noreturn, gnu::cold, gnu::noinline]] inline void roll_back_and_throw(Block& block, const std::exception_ptr& error) {
-    if (block.db != nullptr) block.db->roll_back_quietly(block, error);
-    std::rethrow_exception(error);
-}
-
-// Does `act`. If that throws, the block is rolled back, if it is open still.
-template <class Act>
-decltype(auto) or_roll_back(Block& block, const Act& act) {
-    union Thrown {  // where nothing is thrown it costs nothing
-        std::exception_ptr error;
-        Thrown() noexcept {}
-        ~Thrown() {}
-    } thrown;
-    try {
-        return act();
-    } catch (...) {
-        ::new (static_cast<void*>(&thrown.error)) std::exception_ptr(std::current_exception());
-        if (!thrown.error) {  // of another language: only its handler can pass it on
-            if (block.db != nullptr) block.db->roll_back_quietly(block);
-            throw;
-        }
-    }
-    const std::exception_ptr error{static_cast<std::exception_ptr&&>(thrown.error)};
-    thrown.error.~exception_ptr();  // libc++ does not move it
-    roll_back_and_throw(block, error);
-}
-
 // The result is made where the caller gets it: after `end`, the COMMIT, nothing is moved that could throw.
 template <class Make, class End>
 auto return_after(const Make& make, const End& end) -> decltype(make()) {
-    decltype(make()) result = make();
-    end(result);
-    return result;
+    using Result = decltype(make());
+    if constexpr (std::is_void_v<Result>) {
+        make();
+        end();
+    } else {
+        Result result = make();
+        end(result);
+        if constexpr (std::is_reference_v<Result>)
+            return static_cast<Result>(result);
+        else
+            return result;
+    }
 }
 
 // Whether `result`, if there is one, means that the block failed. Code of the user's.
@@ -101,16 +83,7 @@ auto run_atomic(Blocks& db, const Options& options, Fn&& fn, Session session)
                 block.db->template commit<Verbs>(block);
         });
     };
-    if constexpr (std::is_void_v<Result>) {
-        called();
-        end();
-    } else if constexpr (std::is_reference_v<Result>) {
-        Result result = called();
-        end(result);
-        return static_cast<Result>(result);
-    } else {
-        return return_after(called, end);
-    }
+    return or_failed_result([&]() -> Result { return detail::return_after(called, end); });
 }
 
 }  // namespace txhooks::detail

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <txhooks/errors.hpp>
+#include <txhooks/result_traits.hpp>
+
+#include <type_traits>
+
+namespace txhooks::detail {
+
+// How a result of a hook before COMMIT that means failure gets to the end of its block. Nobody else meets one: the
+// function form returns the result, or throws TransactionAborted; commit() returns Outcome::rolled_back.
+struct FailedHook {};
+
+template <class Result>
+struct FailedResult : FailedHook {
+    explicit FailedResult(Result&& failed) : result(static_cast<Result&&>(failed)) {}
+    Result result;
+};
+
+// A hook before COMMIT whose result is looked at. Where it cannot mean failure it is the hook itself.
+template <class Hook>
+struct Judged {
+    Hook hook;
+
+    void operator()() {
+        using Result = std::remove_cvref_t<decltype(static_cast<Hook&&>(hook)())>;
+        Result result = static_cast<Hook&&>(hook)();
+        if (result_traits<Result>::failed(result)) throw FailedResult<Result>{static_cast<Result&&>(result)};
+    }
+};
+
+// Does `act`, which ends a block. A failed result of a hook is returned if it is of the type that `act` returns.
+template <class Act>
+auto or_failed_result(const Act& act) -> decltype(act()) {
+    using Result = decltype(act());
+    struct None {};
+    using Same = std::conditional_t<CanFail<Result> && !std::is_reference_v<Result>, Result, None>;
+    try {
+        return act();
+    } catch (FailedResult<Same>& failed) {
+        if constexpr (std::is_same_v<Same, Result>) return static_cast<Result&&>(failed.result);
+        throw;
+    } catch (const FailedHook&) {
+        throw TransactionAborted{};
+    }
+}
+
+}  // namespace txhooks::detail
