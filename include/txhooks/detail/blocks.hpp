@@ -221,7 +221,8 @@ private:
     void store(const Make& make);
     template <class Verbs, HookKind kind>
     bool must_store();
-    bool must_store_unusual(const char* not_begun_here);
+    template <HookKind kind>
+    bool must_store_unusual();
     template <HookKind kind>
     void end_at_once(HookArena::Entry& hook);
     template <HookKind kind>
@@ -261,7 +262,7 @@ private:
     void undone_outermost(Proven proven) noexcept;
     void discard(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
     void destroy(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
-    void call(HookArena::Undo& hooks) noexcept;
+    void call_undone(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
     void discard_others(HookOwner& owner, HookArena::Mark mark) noexcept;
     void refuse_out_of_order(const Block& block) const;
 

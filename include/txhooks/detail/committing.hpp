@@ -203,8 +203,7 @@ inline void Blocks::leave_in_doubt(HookOwner& owner, HookArena::Mark mark) noexc
     const HookArena::Busy busy{own_.list};
     {
         const HookArena::Busy busy_too{owner.list};
-        HookArena::Undo hooks{owner.list, mark, false};
-        call(hooks);
+        call_undone(owner, mark, Proven::nothing);
     }
     owner.list.discard_others(mark, true);
     close_left_open(nullptr);

@@ -92,8 +92,7 @@ inline void Blocks::end_at_once_alone(HookArena::Entry& hook) {
         } catch (const FailedHook&) {
             throw UsageError{
                 "txhooks: outside a block before_commit() runs its hook at once, and its result means failure, but "
-                "there "
-                "is nothing to roll back; open a block around the work"};
+                "there is nothing to roll back; open a block around the work"};
         }
     } else {
         HookArena::run_once(hook);
@@ -103,14 +102,8 @@ inline void Blocks::end_at_once_alone(HookArena::Entry& hook) {
 // Whether a hook registered now waits for the end of a block. If not, that is now.
 template <class Verbs, HookKind kind>
 inline bool Blocks::must_store() {
-    if (phase_ != Phase::in_block) [[unlikely]] {
-        if constexpr (kind == HookKind::before_commit) refuse_verb_under_way();  // it may be COMMIT
-        return must_store_unusual(
-            sentence<kind, "txhooks: ",
-                     " in a transaction that this connection did not begin, or while it is busy: now would be too early "
-                     "and later may be never; open the transaction with Atomic or atomic(fn), or turn autocommit on "
-                     "(MariaDB: SET autocommit = 1)">.text);
-    }
+    if (phase_ != Phase::in_block) [[unlikely]]
+        return must_store_unusual<kind>();
     if constexpr (Verbs::has_state) {
         if (is_gone(verbs<Verbs>().verb_state())) [[unlikely]]
             throw_lost();
@@ -118,13 +111,20 @@ inline bool Blocks::must_store() {
     return true;
 }
 
-[[gnu::cold, gnu::noinline]] inline bool Blocks::must_store_unusual(const char* not_begun_here) {
+template <HookKind kind>
+[[gnu::cold, gnu::noinline]] inline bool Blocks::must_store_unusual() {
+    if constexpr (kind == HookKind::before_commit) refuse_verb_under_way();  // it may be COMMIT
     if (phase_ == Phase::in_verb && current_ != nullptr) return true;
     refuse_unless_alive();
     if (phase_ == Phase::doomed) return true;
     const ConnectionState state = verb_state();
     if (is_gone(state) && state != engine_at_rest()) refuse_engine(state);
-    if (state != engine_at_rest()) throw UsageError{not_begun_here};
+    if (state != engine_at_rest())
+        throw UsageError{
+            sentence<kind, "txhooks: ",
+                     " in a transaction that this connection did not begin, or while it is busy: now would be too early "
+                     "and later may be never; open the transaction with Atomic or atomic(fn), or turn autocommit on "
+                     "(MariaDB: SET autocommit = 1)">.text};
     return false;
 }
 

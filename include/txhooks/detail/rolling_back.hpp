@@ -151,17 +151,18 @@ inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark, Proven prove
 inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept {
     HookArena::Run run{owner.list, mark};
     const Block* const around = current_;
-    if (owner.list.has_others() && proven != Proven::open) [[unlikely]] {
-        HookArena::Undo hooks{owner.list, mark, proven == Proven::undone};
-        call(hooks);
-    }
+    if (owner.list.has_others()) [[unlikely]]
+        call_undone(owner, mark, proven);
     run.discard();
     close_left_open(around);
 }
 
 // They run where the enclosing block goes on, or outside of blocks.
-inline void Blocks::call(HookArena::Undo& hooks) noexcept {
+[[gnu::cold, gnu::noinline]] inline void Blocks::call_undone(HookOwner& owner, HookArena::Mark mark,
+                                                             Proven proven) noexcept {
+    if (proven == Proven::open) return;
     const Block* const around = current_;
+    HookArena::Undo hooks{owner.list, mark, proven == Proven::undone};
     call_each(hooks, [&](const char* threw, const Failure& failure) {
         close_left_open(around);
         if (failure) report(threw, failure);
