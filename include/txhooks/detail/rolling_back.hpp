@@ -95,7 +95,7 @@ inline Failure Blocks::undo_outermost() noexcept {
         return loss;
     }
     const bool broken = phase_ == Phase::broken;
-    const bool elsewhere = broken && verb_fate() == Outcome::still_open;
+    const bool elsewhere = broken && is_usage(failure) && verb_fate() == Outcome::still_open;  // ROLLBACK was refused
     undone_outermost(elsewhere ? Proven::open : broken ? Proven::nothing : Proven::undone);
     if (broken || !failure) return failure;
     report(rolled_back_all_the_same, failure);
