@@ -170,13 +170,12 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     end_outermost(block, phase_at_rest());
     const bool own = &owner == &own_;
     const bool lent = owner.lent_by != nullptr;
-    const bool any = !owner.list.empty(mark);
-    if (!own) discard_others(owner, mark);
+    const bool run_now = lent && owner.runs_at_commit && !owner.list.empty(mark);
+    if (!own && !run_now) discard_others(owner, mark);
     if (failure) report(is_usage(failure) ? committed_but : committed_all_the_same, failure);
     if (own) {
         deliver(mark);
     } else if (lent) {  // else they are those of a CapturedHooks, which the sink may have destroyed
-        const bool run_now = any && owner.runs_at_commit;
         leave(owner);
         if (run_now) run_of_others(owner);
     }
