@@ -111,7 +111,7 @@ void known_ends(Database& db, const Store& store) {
 
     try {
         db.atomic([&] {
-            upload(db, store, "a photo");
+            for (const char* photo : {"a photo", "another"}) upload(db, store, photo);
             throw std::runtime_error{"no more room"};
         });
     } catch (const std::runtime_error&) {}
