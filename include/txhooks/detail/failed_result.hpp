@@ -34,8 +34,8 @@ struct Judged {
 template <class Act>
 auto or_failed_result(const Act& act) -> decltype(act()) {
     using Result = decltype(act());
-    struct None {};
-    using Same = std::conditional_t<CanFail<Result> && !std::is_reference_v<Result>, Result, None>;
+    struct Nothing {};
+    using Same = std::conditional_t<CanFail<Result> && !std::is_reference_v<Result>, Result, Nothing>;
     try {
         return act();
     } catch (FailedResult<Same>& failed) {
