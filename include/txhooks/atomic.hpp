@@ -62,8 +62,8 @@ public:
             detail::Blocks::refuse_ended();
         try {
             return block_.db->template commit<Verbs>(block_);
-        } catch (const detail::FailedHook&) {
-            return Outcome::rolled_back;
+        } catch (const detail::FailedHook& failed) {
+            return failed.outcome();
         }
     }
 
