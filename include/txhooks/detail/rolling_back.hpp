@@ -185,7 +185,7 @@ inline void Blocks::discard_others(HookOwner& owner, HookArena::Mark mark) noexc
     const bool told = phase_ == Phase::lost && loss_told_;
     const Failure failure = roll_back(block, cause);
     if (!failure || told) return failure;
-    loss_told_ = true;
+    if (failure.lost) loss_told_ = true;  // else it may show a loss that is still to be told
     report(while_rolling_back, failure);
     return failure;
 }
