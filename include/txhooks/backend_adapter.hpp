@@ -24,8 +24,8 @@ namespace txhooks {
 ///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
 ///     ConnectionState state() const noexcept;                  // client-side: no round trip
 ///     ConnectionState state_before_begin() const noexcept;     // state() where it would take a round trip: see below
-///     Outcome fate() noexcept;                                 // what became of a lost transaction; still_open, where
-///                                                              //   rollback() is a UsageError: it is another process's
+///     Outcome fate() noexcept;                                 // what became of a lost transaction
+///     bool in_another_process() const noexcept;                // it was begun before fork(): no hook runs here
 ///     CommitResult commit(const char* marker) noexcept;        // both or none: for txhooks::Doubt. COMMIT that writes
 ///     bool was_committed(const char* marker);                  //   the marker's row; whether that row was there
 ///     bool transient(const std::exception_ptr&) const noexcept;       // for txhooks::retry: worth another attempt;
@@ -109,6 +109,11 @@ public:
         requires detail::HasFate<Backend>
     {
         return backend_->fate();
+    }
+    bool in_another_process() const noexcept
+        requires detail::HasInAnotherProcess<Backend>
+    {
+        return backend_->in_another_process();
     }
     CommitResult commit(const char* marker) noexcept
         requires detail::HasMarkers<Backend>

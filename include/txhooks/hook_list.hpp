@@ -141,18 +141,17 @@ private:
         HookArena::Undo hooks{*this, from, proven};
 #ifdef __cpp_exceptions
         try {
-            while (hooks.next()) {}
+            while (!hooks.empty()) hooks.call_next();
         } catch (...) {
-            bool called = true;
-            while (called) {
+            while (!hooks.empty()) {
                 try {
-                    called = hooks.next();
+                    hooks.call_next();
                 } catch (...) {}  // one can be thrown
             }
             throw;
         }
 #else
-        while (hooks.next()) {}
+        while (!hooks.empty()) hooks.call_next();
 #endif
     }
 

@@ -236,6 +236,47 @@ void block_hook_24(std::size_t transactions) {
     }
 }
 
+// The same hook, registered by each verb, in a block that commits or is rolled back.
+
+enum class Verb { on_commit, before_commit, on_rollback };
+
+template <Verb verb, class Hook>
+void register_by(NoopConnection& db, Hook hook) {
+    if constexpr (verb == Verb::on_commit) db.on_commit(hook);
+    if constexpr (verb == Verb::before_commit) db.before_commit(hook);
+    if constexpr (verb == Verb::on_rollback) db.on_rollback(hook);
+}
+
+template <Verb verb, std::size_t hooks>
+void committed(std::size_t transactions) {
+    NoopConnection db;
+    Counter counter = 0;
+    for (; transactions != 0; --transactions) {
+        Atomic tx{db};
+        for (std::size_t i = 0; i != hooks; ++i) {
+            register_by<verb>(db, Hook24<struct Here>::with(counter, i));
+            keep(&db);
+        }
+        tx.commit();
+        keep(&db);
+    }
+}
+
+template <Verb verb, std::size_t hooks>
+void rolled_back(std::size_t transactions) {
+    NoopConnection db;
+    Counter counter = 0;
+    for (; transactions != 0; --transactions) {
+        Atomic tx{db};
+        for (std::size_t i = 0; i != hooks; ++i) {
+            register_by<verb>(db, Hook24<struct Here>::with(counter, i));
+            keep(&db);
+        }
+        tx.rollback();
+        keep(&db);
+    }
+}
+
 void function_block(std::size_t transactions) {
     NoopConnection db;
     for (; transactions != 0; --transactions) {
@@ -282,5 +323,13 @@ int main(int argc, char** argv) {
                         {"erased_block", block<txhooks::Connection>},
                         {"block_hook/24", block_hook_24},
                         {"function_block", function_block},
+
+                        {"committed/on_commit/1", committed<Verb::on_commit, 1>},
+                        {"committed/before_commit/1", committed<Verb::before_commit, 1>},
+                        {"committed/before_commit/2", committed<Verb::before_commit, 2>},
+                        {"committed/on_rollback/1", committed<Verb::on_rollback, 1>},
+                        {"rolled_back/on_commit/1", rolled_back<Verb::on_commit, 1>},
+                        {"rolled_back/on_rollback/1", rolled_back<Verb::on_rollback, 1>},
+                        {"rolled_back/on_rollback/2", rolled_back<Verb::on_rollback, 2>},
                     });
 }

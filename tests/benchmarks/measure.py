@@ -63,6 +63,10 @@ for count in (1000, 100000):
         COUNTED[f"{subject}/{count}"] = ("instructions", f"{subject}/{count}", None, 2, count)
 for subject in ("nesting_guard", "block", "erased_block", "block_hook/24", "function_block"):
     COUNTED[subject] = ("instructions", subject, "no_block", 1000, 1)
+ENDS = ("committed/on_commit/1", "committed/before_commit/1", "committed/before_commit/2", "committed/on_rollback/1",
+        "rolled_back/on_commit/1", "rolled_back/on_rollback/1", "rolled_back/on_rollback/2")
+for subject in ENDS:
+    COUNTED[subject] = ("instructions", subject, None, 1000, 1)
 for subject in ("transaction", "text_block", "text_block_hook/24", "shipped_block", "shipped_block_hook/24",
                 "counting_block_hook/24"):
     COUNTED[f"sqlite/{subject}"] = ("instructions_sqlite", subject, None, 500, 1)
@@ -285,6 +289,14 @@ def goals():
     add("Atomic, no hook, over a bare nesting guard: instructions",
         lambda f: f["block"] - f["nesting_guard"], by_compiler(8, 18))
     add("Atomic with one 24 byte hook: instructions", lambda f: f["block_hook/24"], 110)
+    add("one hook before COMMIT, over one after it, 24 bytes: instructions",
+        lambda f: f["committed/before_commit/1"] - f["committed/on_commit/1"], 302)
+    add("... each further one", lambda f: f["committed/before_commit/2"] - f["committed/before_commit/1"], 150)
+    add("one rollback hook in a block that commits, over a commit hook: instructions",
+        lambda f: f["committed/on_rollback/1"] - f["committed/on_commit/1"], 72)
+    add("... that runs, over a commit hook that is discarded",
+        lambda f: f["rolled_back/on_rollback/1"] - f["rolled_back/on_commit/1"], by_compiler(154, 175))
+    add("... each further one", lambda f: f["rolled_back/on_rollback/2"] - f["rolled_back/on_rollback/1"], 150)
     add("SQLite by text, no hook, against SQLite::Transaction: instructions",
         ratio("sqlite/text_block", "sqlite/transaction"), 1.005, unit=" x")
     add("... one hook", ratio("sqlite/text_block_hook/24", "sqlite/transaction"), 1.015, unit=" x")

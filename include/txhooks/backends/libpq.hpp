@@ -329,7 +329,7 @@ public:
     }
 
     void rollback() {
-        if (ours_ && in_another_process()) {
+        if (in_another_process()) {
             elsewhere_ = true;
             throw UsageError{detail::after_fork};
         }
@@ -364,10 +364,9 @@ public:
         return status == PQTRANS_INTRANS || status == PQTRANS_ACTIVE ? ConnectionState::open : ConnectionState::failed;
     }
 
-    Outcome fate() const noexcept {
-        if (elsewhere_) return Outcome::still_open;
-        return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE);
-    }
+    Outcome fate() const noexcept { return watch_.history.fate(PQtransactionStatus(conn()) == PQTRANS_IDLE); }
+
+    bool in_another_process() const noexcept { return ours_ && detail::this_process() != process_; }
 
     void reset() noexcept {
         if (elsewhere_ && PQtransactionStatus(conn()) != PQTRANS_IDLE) return;
@@ -394,8 +393,6 @@ private:
         "txhooks: a COPY, a query whose results are unread, or pipeline mode is on; finish it first";
 
     PGconn* conn() const noexcept { return watch_.conn(); }
-
-    bool in_another_process() const noexcept { return detail::this_process() != process_; }
 
     std::optional<CommitResult> refuse_commit() const noexcept {
         if (state() == ConnectionState::lost) return CommitResult{fate(), nullptr, true};

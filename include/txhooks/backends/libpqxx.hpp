@@ -164,7 +164,7 @@ public:
         return db_.is_open() ? ConnectionState::open : ConnectionState::lost;
     }
 
-    Outcome fate() const noexcept { return in_another_process() ? Outcome::still_open : Outcome::unknown; }
+    bool in_another_process() const noexcept { return ours_ && postgres::detail::this_process() != process_; }
 
     void reset() noexcept {
         if (in_another_process() && db_.is_open()) return;
@@ -223,7 +223,6 @@ private:
         return result;
     }
 
-    bool in_another_process() const noexcept { return ours_ && postgres::detail::this_process() != process_; }
     void refuse_another_process() const {
         if (in_another_process()) throw UsageError{postgres::detail::after_fork};
     }

@@ -178,7 +178,7 @@ public:
     CommitResult commit() noexcept {
         constexpr std::string_view compound =
             "BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;COMMIT AND NO CHAIN NO RELEASE;END";
-        if (elsewhere() || !has_latest_word() || (db_->server_status & more_results) != 0) [[unlikely]]
+        if (in_another_process() || !has_latest_word() || (db_->server_status & more_results) != 0) [[unlikely]]
             return commit_by(compound, Retry::can);
         return answered(Style::run(db_, compound), Retry::can);
     }
@@ -225,7 +225,7 @@ public:
     }
 
     void rollback() {
-        refuse_elsewhere();
+        refuse_another_process();
         if (foreign_) return;
         const bool was_ours = ours_;
         ours_ = false;
@@ -255,7 +255,7 @@ public:
     }
 
     void rollback_to(unsigned n) {
-        refuse_elsewhere();
+        refuse_another_process();
         read_what_nobody_reads();
         char sql[120];
         std::snprintf(sql, sizeof sql,
@@ -280,7 +280,7 @@ public:
         return state();
     }
 
-    Outcome fate() const noexcept { return elsewhere() ? Outcome::still_open : Outcome::unknown; }
+    bool in_another_process() const noexcept { return ours_ && getpid() != process_; }
 
     void reset() noexcept { ours_ = foreign_ = out_of_step_ = false; }
 
@@ -371,7 +371,7 @@ private:
 
     // Why nothing can be sent now, or null.
     const char* obstacle() const noexcept {
-        if (elsewhere()) [[unlikely]]
+        if (in_another_process()) [[unlikely]]
             return begun_elsewhere;
         return unread() ? results_unread : nullptr;
     }
@@ -380,9 +380,8 @@ private:
             throw UsageError{reason};
     }
 
-    bool elsewhere() const noexcept { return ours_ && getpid() != process_; }
-    void refuse_elsewhere() const {
-        if (elsewhere()) [[unlikely]]
+    void refuse_another_process() const {
+        if (in_another_process()) [[unlikely]]
             throw UsageError{begun_elsewhere};
     }
 

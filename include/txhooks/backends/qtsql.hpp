@@ -183,6 +183,11 @@ public:
     {
         return native_->fate();
     }
+    bool in_another_process() const noexcept
+        requires txhooks::detail::HasInAnotherProcess<Adapter>
+    {
+        return native_->in_another_process();
+    }
     CommitResult commit(const char* marker) noexcept
         requires txhooks::detail::HasMarkers<Adapter>
     {

@@ -46,6 +46,7 @@ public:
     virtual ConnectionState verb_state() const noexcept = 0;
     virtual ConnectionState verb_state_before_begin() const noexcept = 0;
     virtual Outcome verb_fate() noexcept = 0;
+    virtual bool verb_in_another_process() const noexcept = 0;
     virtual void verb_reset() = 0;
     virtual bool has_markers() const noexcept = 0;
     virtual CommitResult verb_commit_marked(const char* marker) noexcept = 0;
@@ -152,13 +153,6 @@ private:
         in_verb,   // the engine has been called: what its callbacks ask for is refused
     };
 
-    // Of what did not commit, as far as this process knows: which hooks are called says that.
-    enum class Proven : unsigned char {
-        undone,   // rollback hooks, and those of unless_committed()
-        nothing,  // those of unless_committed()
-        open,     // none: it goes on, in another process
-    };
-
     // ---- How it stands
 
     template <class Verbs>
@@ -259,10 +253,10 @@ private:
     void undone_savepoint(const Block& block) noexcept;
     void not_undone_savepoint(const Block& block, const std::exception_ptr& cause) noexcept;
     Failure undo_outermost() noexcept;
-    void undone_outermost(Proven proven) noexcept;
-    void discard(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
-    void destroy(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
-    void call_undone(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept;
+    void undone_outermost(bool proven) noexcept;
+    void discard(HookOwner& owner, HookArena::Mark mark, bool proven) noexcept;
+    void destroy(HookOwner& owner, HookArena::Mark mark, bool proven) noexcept;
+    void call_undone(HookOwner& owner, HookArena::Mark mark, bool proven) noexcept;
     void discard_others(HookOwner& owner, HookArena::Mark mark) noexcept;
     void refuse_out_of_order(const Block& block) const;
 

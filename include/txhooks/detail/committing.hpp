@@ -64,6 +64,7 @@ template <class Verbs>
 // Runs the hooks that wait for COMMIT, as long as there is going to be one. They may do all that can be done in `block`,
 // but end it.
 inline void Blocks::run_before_commit(Block& block) {
+    if (verb_in_another_process()) return;  // COMMIT will refuse
     const HookArena::Busy busy{own_.list};
     HookArena::Before hooks{owner_->list, block.mark};
     for (bool called = true; called && ending<Blocks>(block);) {
@@ -143,7 +144,7 @@ void Blocks::release(Block& block) {
             if (failure) failure.rethrow(Outcome::still_open);
             throw UsageError{"txhooks: the backend did not end the transaction; call commit() again or roll back"};
         case Outcome::rolled_back:
-            undone_outermost(Proven::undone);
+            undone_outermost(true);
             if (failure) failure.rethrow(Outcome::rolled_back);
             throw TransactionAborted{};
         case Outcome::unknown:
@@ -170,13 +171,12 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
     end_outermost(block, phase_at_rest());
     const bool own = &owner == &own_;
     const bool lent = owner.lent_by != nullptr;
-    const bool any = !owner.list.empty(mark);
-    if (!own) discard_others(owner, mark);
+    const bool run_now = lent && owner.runs_at_commit && !owner.list.empty(mark);
+    if (!own && !run_now) discard_others(owner, mark);
     if (failure) report(is_usage(failure) ? committed_but : committed_all_the_same, failure);
     if (own) {
         deliver(mark);
     } else if (lent) {  // else they are those of a CapturedHooks, which the sink may have destroyed
-        const bool run_now = any && owner.runs_at_commit;
         leave(owner);
         if (run_now) run_of_others(owner);
     }
@@ -193,7 +193,7 @@ inline Outcome Blocks::ended_well(Block& block, const Failure& failure) {
         doubt->in_doubt_ = true;
         leave(owner);
     } else {
-        undone_outermost(Proven::nothing);
+        undone_outermost(false);
     }
     throw CommitUnknown{cause};
 }
@@ -203,7 +203,7 @@ inline void Blocks::leave_in_doubt(HookOwner& owner, HookArena::Mark mark) noexc
     const HookArena::Busy busy{own_.list};
     {
         const HookArena::Busy busy_too{owner.list};
-        call_undone(owner, mark, Proven::nothing);
+        call_undone(owner, mark, false);
     }
     owner.list.discard_others(mark, true);
     close_left_open(nullptr);

@@ -70,6 +70,12 @@ public:
         else
             return Outcome::unknown;
     }
+    bool verb_in_another_process() const noexcept override {
+        if constexpr (HasInAnotherProcess<Adapter>)
+            return adapter.in_another_process();
+        else
+            return false;
+    }
     void verb_reset() override {
         if constexpr (HasReset<Adapter>) adapter.reset();
         if (may_be_open_) prove_idle();

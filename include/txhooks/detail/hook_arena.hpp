@@ -326,14 +326,14 @@ public:
             }
         }
 
-        /// Calls the next one; false if none is left. Throws what it throws; it counts as called then too.
-        bool next() {
-            if (next_ == nullptr) return false;
+        bool empty() const noexcept { return next_ == nullptr; }
+
+        /// Calls the next one. Throws what it throws; it counts as called then too.
+        void call_next() {
             Other* const hook = next_;
             next_ = hook->earlier;
             kind_ = hook->kind;
             hook->op(hook, Action::call);
-            return true;
         }
 
         /// Of the one that was called last.

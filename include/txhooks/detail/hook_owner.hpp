@@ -18,12 +18,10 @@ namespace txhooks::detail {
 // Calls them all, and `after(threw, failure)` after each; `threw` is what to say if it failed.
 template <class After>
 void call_each(HookArena::Undo& hooks, const After& after) noexcept {
-    bool called = true;
-    while (called) {
-        const Failure failure = attempt([&] { called = hooks.next(); });
+    while (!hooks.empty()) {
+        const Failure failure = attempt([&] { hooks.call_next(); });
         const bool rollback = hooks.kind() == HookKind::rollback;
-        after(rollback ? sentence<HookKind::rollback, "txhooks: a hook of ", " threw">.text
-                       : sentence<HookKind::unless_committed, "txhooks: a hook of ", " threw">.text,
+        after(rollback ? "txhooks: a hook of on_rollback() threw" : "txhooks: a hook of unless_committed() threw",
               failure);
     }
 }

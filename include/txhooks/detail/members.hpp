@@ -70,6 +70,10 @@ concept HasFate = requires(T& t) {
     { t.fate() } noexcept -> std::same_as<Outcome>;
 };
 template <class T>
+concept HasInAnotherProcess = requires(const T& t) {
+    { t.in_another_process() } noexcept -> std::same_as<bool>;
+};
+template <class T>
 concept HasMarkers = requires(T& t, const char* marker) {
     { t.commit(marker) } noexcept -> std::same_as<CommitResult>;
     { t.was_committed(marker) } -> std::same_as<bool>;
@@ -125,6 +129,11 @@ struct FateName {
     int fate;
     template <class T>
     static auto in() -> decltype(&T::fate);
+};
+struct InAnotherProcessName {
+    int in_another_process;
+    template <class T>
+    static auto in() -> decltype(&T::in_another_process);
 };
 struct WasCommittedName {
     int was_committed;
@@ -196,6 +205,9 @@ struct CheckedVerbs {
                   "state_before_begin() const noexcept, public, beside state()");
     static_assert(HasFate<T> || !Names<T, FateName>,
                   "txhooks: fate() of this adapter does not fit: write Outcome fate() noexcept, public");
+    static_assert(HasInAnotherProcess<T> || !Names<T, InAnotherProcessName>,
+                  "txhooks: in_another_process() of this adapter does not fit: write bool in_another_process() const "
+                  "noexcept, public");
     static_assert(HasMarkers<T> || !(Names<T, WasCommittedName> || requires(T& t, const char* m) { t.commit(m); }),
                   "txhooks: this adapter has only one of commit(marker) and was_committed(marker), or they do not fit: "
                   "write CommitResult commit(const char*) noexcept and bool was_committed(const char*), public");

@@ -62,7 +62,7 @@ inline Failure Blocks::undo_savepoint(Block& block, const std::exception_ptr& ca
 inline void Blocks::undone_savepoint(const Block& block) noexcept {
     phase_ = Phase::in_block;
     doom_ = nullptr;
-    discard(*owner_, block.mark, Proven::undone);
+    discard(*owner_, block.mark, true);
 }
 
 inline void Blocks::not_undone_savepoint(const Block& block, const std::exception_ptr& cause) noexcept {
@@ -90,20 +90,19 @@ inline Failure Blocks::undo_outermost() noexcept {
     if (phase_ == Phase::lost) {
         const Failure loss = tell_loss();
         const Failure uncleared = clear_engine();
-        undone_outermost(lost_outcome_ == Outcome::rolled_back ? Proven::undone : Proven::nothing);
+        undone_outermost(lost_outcome_ == Outcome::rolled_back);
         report_cleared(uncleared);
         return loss;
     }
     const bool broken = phase_ == Phase::broken;
-    const bool elsewhere = broken && is_usage(failure) && verb_fate() == Outcome::still_open;  // ROLLBACK was refused
-    undone_outermost(elsewhere ? Proven::open : broken ? Proven::nothing : Proven::undone);
+    undone_outermost(!broken);
     if (broken || !failure) return failure;
     report(rolled_back_all_the_same, failure);
     return {};
 }
 
-// The transaction is over and nothing of it was committed, as far as is known.
-inline void Blocks::undone_outermost(Proven proven) noexcept {
+// The transaction is over and nothing of it was committed, as far as is known; `proven`: for certain.
+inline void Blocks::undone_outermost(bool proven) noexcept {
     Block& block = *current_;
     const HookArena::Mark mark = block.mark;
     HookOwner& owner = take_owner();
@@ -140,7 +139,7 @@ private:
     Block block_;
 };
 
-inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept {
+inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark, bool proven) noexcept {
     if (owner.list.empty(mark)) return;
     const HookArena::Busy busy{own_.list};  // also while the hooks are those of others
     if (current_ == nullptr) return destroy(owner, mark, proven);
@@ -148,7 +147,7 @@ inline void Blocks::discard(HookOwner& owner, HookArena::Mark mark, Proven prove
     destroy(owner, mark, proven);
 }
 
-inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark, Proven proven) noexcept {
+inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark, bool proven) noexcept {
     HookArena::Run run{owner.list, mark};
     const Block* const around = current_;
     if (owner.list.has_others()) [[unlikely]]
@@ -159,10 +158,10 @@ inline void Blocks::destroy(HookOwner& owner, HookArena::Mark mark, Proven prove
 
 // They run where the enclosing block goes on, or outside of blocks.
 [[gnu::cold, gnu::noinline]] inline void Blocks::call_undone(HookOwner& owner, HookArena::Mark mark,
-                                                             Proven proven) noexcept {
-    if (proven == Proven::open) return;
+                                                             bool proven) noexcept {
+    if (verb_in_another_process()) return;
     const Block* const around = current_;
-    HookArena::Undo hooks{owner.list, mark, proven == Proven::undone};
+    HookArena::Undo hooks{owner.list, mark, proven};
     call_each(hooks, [&](const char* threw, const Failure& failure) {
         close_left_open(around);
         if (failure) report(threw, failure);

@@ -39,20 +39,28 @@ consteval void check_result() {
                   "txhooks: atomic(fn) returns the result of fn, which therefore must be movable");
 }
 
-// The result is made where the caller gets it: after `end`, the COMMIT, nothing is moved that could throw.
+// The result is made where the caller gets it: after `end`, the COMMIT, nothing is moved that could throw. (In a function
+// of its own, or GCC would move it.)
+template <class Make, class End>
+auto return_value_after(const Make& make, const End& end) -> decltype(make()) {
+    decltype(make()) result = make();
+    end(result);
+    return result;
+}
+
+// Returns what `make` returns, after `end(result...)`.
 template <class Make, class End>
 auto return_after(const Make& make, const End& end) -> decltype(make()) {
     using Result = decltype(make());
     if constexpr (std::is_void_v<Result>) {
         make();
         end();
-    } else {
+    } else if constexpr (std::is_reference_v<Result>) {
         Result result = make();
         end(result);
-        if constexpr (std::is_reference_v<Result>)
-            return static_cast<Result>(result);
-        else
-            return result;
+        return static_cast<Result>(result);
+    } else {
+        return detail::return_value_after(make, end);
     }
 }
 

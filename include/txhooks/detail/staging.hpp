@@ -80,7 +80,7 @@ inline void Blocks::run_captured(Stage& stage) {
 }
 
 inline void Blocks::discard_captured(HookOwner& captured) noexcept {
-    if (!captured.list.busy()) discard(captured, captured.list.start(), Proven::open);
+    if (!captured.list.busy()) discard(captured, captured.list.start(), false);
 }
 
 // Those of committed blocks; none once they are being run.
