@@ -73,3 +73,20 @@ TEST_CASE("libpqxx ends: a hook before COMMIT stands in the isolation of its blo
 TEST_CASE("libpqxx ends: in a RolledBack and a CapturedHooks each kind has its place", "[S76][S77]") {
     check_scopes<PqxxScene>();
 }
+
+TEST_CASE("libpqxx ends: what a hook writes before a COMMIT that finds the transaction gone stands alone",
+          "[S50][S63][S69]") {
+    PqxxScene scene;
+    Kinds<PqxxScene> kinds{scene};
+    CHECK(without_cause(ending([&] {
+              scene.db.atomic([&] {
+                  kinds.row(1);
+                  scene.db.before_commit([&] { scene.insert(7); });
+                  scene.run("ROLLBACK");
+              });
+          })) == "TransactionLost unknown");
+    CHECK(kinds.ran() == "b1 u1");
+    CHECK(scene.truth() == "7");
+    kinds.check_promise();
+    CHECK(scene.goes_on());
+}

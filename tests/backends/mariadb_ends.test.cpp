@@ -294,6 +294,23 @@ TEMPLATE_LIST_TEST_CASE("mariadb ends: a transaction that is ended before COMMIT
     }
 }
 
+TEMPLATE_LIST_TEST_CASE("mariadb ends: what a hook writes before a COMMIT that finds the session reset stands alone",
+                        "[S50][S63][S69][M12]", EveryWay) {
+    Scene<TestType> scene;
+    Kinds<Scene<TestType>> kinds{scene};
+    CHECK(without_cause(ending([&] {
+              scene.db.atomic([&] {
+                  kinds.row(1);
+                  scene.db.before_commit([&] { scene.insert(7); });
+                  REQUIRE(mysql_reset_connection(scene.handle) == 0);
+              });
+          })) == lost);
+    CHECK(kinds.ran() == "b1 u1");
+    CHECK(scene.truth() == "7");
+    kinds.check_promise();
+    CHECK(scene.goes_on());
+}
+
 TEMPLATE_LIST_TEST_CASE("mariadb ends: retry does a block again whose hook before COMMIT meets a transient error",
                         "[S62][S76][retry]", EveryWay) {
     check_retry_before_commit<Scene<TestType>>(

@@ -26,6 +26,15 @@ bool shows_statements() {
     return Scene::loss(txhooks::Outcome::committed) == "TransactionLost committed";
 }
 
+/// Another session by the same connection, without a word to the block.
+template <class Scene>
+void reconnect_behind_its_back(Scene& scene) {
+    if constexpr (requires { scene.handle; })
+        PQreset(scene.handle);
+    else
+        scene.db.disconnect();
+}
+
 template <class Scene>
 void end_session(Scene& scene) {
     const std::string id = std::to_string(scene.pid());
@@ -70,6 +79,7 @@ std::vector<End<Scene>> postgres_ends() {
              scene.attempt("SELECT 1");
          },
          lost(rolled_back), shown ? "u1 r1" : "u1", ""},
+        {"a reconnect", [](Scene& scene) { reconnect_behind_its_back(scene); }, lost(unknown), "u1", ""},
         {"the session is ended, and nobody has noticed", [](Scene& scene) { end_session(scene); },
          "CommitUnknown unknown", "b1 u1", ""},
         {"a statement has failed, and nobody looked", sql({"SELECT 1 / 0"}), "TransactionAborted rolled_back",
