@@ -331,7 +331,7 @@ TEMPLATE_LIST_TEST_CASE("mariadb ends: retry does a block again whose hook befor
         });
     });
     // The adapter says nothing of a loss, but to `retry` the error proves that the transaction was rolled back.
-    CHECK(kinds.ran() == "b1 r1 u1 again b2 c2");
+    CHECK(kinds.ran() == "b1 u1 r1 again b2 c2");
     CHECK(scene.truth() == "2");
     kinds.check_promise();
     CHECK(scene.goes_on());
