@@ -51,12 +51,14 @@ void print(const Counts& c) {
         "    %lu lost (%lu rolled back, %lu committed, %lu unknown); %lu commits tried again after still_open, %lu "
         "times "
         "broken and recovered\n"
-        "  hooks: %lu registered in blocks, %lu run at once, %lu ran, %lu threw, %lu discarded\n"
+        "  hooks: %lu registered in blocks, %lu at once; ran: %lu on_commit, %lu before_commit, %lu on_rollback, %lu "
+        "unless_committed;\n"
+        "    %lu threw, %lu discarded; on_commit: %lu lost, %lu in doubt, %lu dropped behind one that threw\n"
         "  violations: %lu\n",
         c.blocks(), c.outermost, c.nested, c.refused, c.programs, c.modelled, c.committed, c.hook_error, c.rolled_back,
         c.aborted, c.unknown, c.lost_rolled_back + c.lost_committed + c.lost_unknown, c.lost_rolled_back,
-        c.lost_committed, c.lost_unknown, c.retried, c.recovered, c.hooks, c.at_once, c.ran, c.threw, c.discarded,
-        c.violations);
+        c.lost_committed, c.lost_unknown, c.retried, c.recovered, c.hooks, c.at_once, c.ran[0], c.ran[1], c.ran[2],
+        c.ran[3], c.threw, c.discarded, c.were_lost, c.in_doubt, c.dropped, c.violations);
 }
 
 template <class World>
