@@ -23,7 +23,7 @@ struct Transaction {
     bool ended_by_raw_sql = false;
     bool failed_result = false;  // returned by a hook before COMMIT
     std::vector<const Hook*> hooks = {};      // registered, in order
-    std::vector<const Hook*> ran_before = {}; // before COMMIT, in order
+    std::vector<const Hook*> ran_before = {};  // before COMMIT, in order
     std::vector<const Hook*> ran = {};        // after it, in order
     std::vector<txhooks::Outcome> lost = {};  // what was told of a loss
 };
@@ -47,6 +47,7 @@ struct HookState {
     Transaction* transaction = nullptr;
     bool registered = false;
     bool being_registered = false;  // in a block
+    bool perhaps_elsewhere = false;  // its row was put into a transaction that user code has exchanged, unnoticed
     bool threw = false;
     unsigned ran = 0;
     unsigned destroyed = 0;

@@ -104,6 +104,8 @@ public:
             options.begin = static_cast<txhooks::sqlite::Begin>(mode);
     }
 
+    static bool notices_exchange() { return counts; }
+
     Said trouble(std::uint32_t number, bool in_block) {
         Numbers numbers{number};
         switch (numbers.below(in_block ? 16 : 8)) {
