@@ -106,7 +106,7 @@ protected:
 
     void compare_with_model() {
         ++counts_.modelled;
-        const std::vector<Event> predicted = Model{World::has_begin_modes}.history(program_);
+        const std::vector<Event> predicted = Model{World::has_begin_modes, World::has_markers}.history(program_);
         const auto [told, happened] = std::mismatch(predicted.begin(), predicted.end(), events_.begin(), events_.end());
         if (told == predicted.end() and happened == events_.end()) return;
         expect(false, "the model says: ", told == predicted.end() ? "nothing more" : text(*told),

@@ -17,6 +17,9 @@ class FakeWorld {
 public:
     using Db = txhooks::HookedConnection<txhooks::testing::FakeBackend>;
     static constexpr bool has_begin_modes = false;
+    static constexpr bool has_markers = true;
+    static constexpr bool proves_losses = true;
+    static constexpr bool has_unknown_losses = false;
     static constexpr const char* name = "fake";
 
     explicit FakeWorld(std::uint32_t setting) : notices_exchange_{setting % 2 == 0} {

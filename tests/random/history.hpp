@@ -96,6 +96,7 @@ struct Counts {
     unsigned long outermost, nested, refused;
     unsigned long committed, hook_error, rolled_back, aborted, retried, unknown;
     unsigned long lost_rolled_back, lost_committed, lost_unknown;
+    unsigned long resolved_committed, resolved_rolled_back;
     unsigned long recovered;
     unsigned long hooks, at_once, threw, discarded;
     unsigned long ran[kinds];                    // hooks of each kind, in blocks or outside

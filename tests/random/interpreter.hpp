@@ -7,6 +7,7 @@
 #include "program.hpp"
 #include "records.hpp"
 
+#include <txhooks/doubt.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <cstddef>
@@ -72,10 +73,16 @@ public:
     }
 
 private:
+    // Where the hooks of an outermost block may go.
+    struct Owners {
+        txhooks::DetachedHooks after = {};
+        std::optional<txhooks::Doubt> doubt = {};
+    };
+
     // A guard that outlives its scope.
     struct Left {
         Frame frame;
-        txhooks::DetachedHooks after = {};
+        Owners owners = {};
         std::optional<txhooks::Atomic<Db>> guard = {};
     };
 
@@ -233,7 +240,8 @@ private:
         ++counts_.at_once;
         const unsigned runs = hook.waits_for_undo() ? 0 : 1;
         expect(state.ran == runs, "hook ", hook.id, " outside a block ran ", state.ran, " times");
-        if (hook.tracked()) expect(state.destroyed == 1, "hook ", hook.id, " outside a block was not destroyed at once");
+        if (hook.tracked())
+            expect(state.destroyed == 1, "hook ", hook.id, " outside a block was not destroyed at once");
     }
 
     template <class Target>
@@ -392,7 +400,8 @@ private:
         const bool outermost = open == nullptr;
         Transaction& transaction = outermost ? begin_record(block) : *open->transaction;
         trace(block.is_guard() ? "guard " : "function ", block.id, block.join ? " join" : "",
-              block.durable ? " durable" : "", block.detach ? " detach" : "", " {");
+              block.durable ? " durable" : "", block.detach ? " detach" : "",
+              World::has_markers and block.resolve ? " resolve" : "", " {");
         ++depth_;
 
         Frame local{below, &block, &transaction};
@@ -403,7 +412,8 @@ private:
         }
         Frame& frame = left != nullptr ? left->frame : local;
         if (outermost) transaction.frame = &frame;
-        txhooks::DetachedHooks after;
+        Owners own;
+        Owners& owners = left != nullptr ? left->owners : own;
         std::exception_ptr error;
         const bool closes = closes_left_open_;
         if (outermost) closes_left_open_ = true;
@@ -411,13 +421,13 @@ private:
             if (left != nullptr)
                 run_leaving(*left, not outermost or closes);
             else if (block.form == Block::Form::guard)
-                run_guard(db(), frame, after);
+                run_guard(db(), frame, owners);
             else if (block.form == Block::Form::connection_guard)
-                run_guard(connection(), frame, after);
+                run_guard(connection(), frame, owners);
             else if (block.form == Block::Form::connection_function)
-                run_function(connection(), frame, after);
+                run_function(connection(), frame, owners);
             else
-                run_function(db(), frame, after);
+                run_function(db(), frame, owners);
         } catch (...) {
             error = std::current_exception();
             frame.told = told_by(error);
@@ -431,7 +441,7 @@ private:
         if (frame.left_open) return trace("} guard ", block.id, " left open");
         trace("} ", block.id, ": ", text(frame.told), error ? ": " : "", error);
         event({Event::What::ended, block.id, frame.told});
-        if (outermost and frame.opened) check_ended(frame, error, left != nullptr ? left->after : after);
+        if (outermost and frame.opened) check_ended(frame, error, owners);
         if (outermost and not frame.opened) check_idle();
         if (error) std::rethrow_exception(error);
     }
@@ -486,19 +496,21 @@ private:
     }
 
     template <class Target>
-    auto options_for(Target&, const Frame& frame, txhooks::DetachedHooks& after) {
+    auto options_for(Target&, const Frame& frame, Owners& owners) {
         typename txhooks::detail::options_of<Target> options;
         options.join = frame.block->join;
         options.durable = frame.block->durable;
-        options.detach = frame.block->detach ? &after : nullptr;
+        options.detach = frame.block->detach ? &owners.after : nullptr;
+        if constexpr (World::has_markers)
+            if (frame.block->resolve) options.resolve = &owners.doubt.emplace();
         if constexpr (World::has_begin_modes)
             if (frame.block->knows_begin_modes()) World::set_begin(options, frame.block->begin);
         return options;
     }
 
     template <class Target>
-    void run_guard(Target& target, Frame& frame, txhooks::DetachedHooks& after) {
-        const auto options = options_for(target, frame, after);
+    void run_guard(Target& target, Frame& frame, Owners& owners) {
+        const auto options = options_for(target, frame, owners);
         txhooks::Atomic<Target> tx =
             noting_loss(frame.transaction, [&] { return txhooks::Atomic<Target>{target, options}; });
         frame.end = [&tx](bool commit) { commit ? static_cast<void>(tx.commit()) : tx.rollback(); };
@@ -556,8 +568,8 @@ private:
     }
 
     template <class Target>
-    void run_function(Target& target, Frame& frame, txhooks::DetachedHooks& after) {
-        const auto options = options_for(target, frame, after);
+    void run_function(Target& target, Frame& frame, Owners& owners) {
+        const auto options = options_for(target, frame, owners);
         const auto body = [&]() -> Result {
             enter(frame);
             const EndsHere ends_here{*this, frame};
@@ -583,7 +595,7 @@ private:
 
     void run_leaving(Left& left, bool may_leave) {
         Frame& frame = left.frame;
-        const auto options = options_for(db(), frame, left.after);
+        const auto options = options_for(db(), frame, left.owners);
         noting_loss(frame.transaction, [&] { left.guard.emplace(db(), options); });
         frame.end = [&left](bool commit) { commit ? static_cast<void>(left.guard->commit()) : left.guard->rollback(); };
         enter(frame);
@@ -645,7 +657,8 @@ private:
     // ---- Checks
 
     // After an outermost block and, unless they were detached, its hooks.
-    void check_ended(const Frame& frame, const std::exception_ptr& error, txhooks::DetachedHooks& after) {
+    void check_ended(const Frame& frame, const std::exception_ptr& error, Owners& owners) {
+        txhooks::DetachedHooks& after = owners.after;
         Transaction& transaction = *frame.transaction;
         const Block& block = *frame.block;
         const Told told = told_of_transaction(frame);
@@ -675,6 +688,10 @@ private:
         if (not transaction.ended_by_raw_sql and told != Told::lost) this->check_before_commit(transaction, committed);
         this->check_undone(transaction, committed, proves_undone(frame, told, was_broken));
         this->count_not_run(transaction, told, expected.size());
+        if (owners.doubt and owners.doubt->in_doubt()) {
+            expect(frame.told == Told::unknown, "block ", block.id, " is in doubt: ", text(frame.told));
+            end_doubt(transaction, owners.doubt);
+        }
         if (not detached) return this->check_destroyed(transaction);
         run_detached(transaction, expected, after);
     }
@@ -714,6 +731,34 @@ private:
         expect(after.size() == 0, "detached hooks are left");
         this->check_destroyed(transaction);
         if (error) std::rethrow_exception(error);
+    }
+
+    // What raw SQL has committed has no marker.
+    void end_doubt(Transaction& transaction, std::optional<txhooks::Doubt>& doubt) {
+        const std::vector<const Hook*> expected = this->visible_hooks(transaction, Kind::commit);
+        trace("the doubt of block ", transaction.block->id);
+        if (transaction.block->afterwards == Block::Afterwards::destroy) return doubt.reset();
+        if (transaction.block->afterwards == Block::Afterwards::discard or transaction.ended_by_raw_sql)
+            return doubt->discard();
+        const bool closes = std::exchange(closes_left_open_, true);
+        bool committed = true;
+        std::exception_ptr error;
+        try {
+            committed = doubt->resolve(db()) == txhooks::Outcome::committed;
+        } catch (const txhooks::HookError&) {
+            error = std::current_exception();
+        }
+        closes_left_open_ = closes;
+        ++(committed ? counts_.resolved_committed : counts_.resolved_rolled_back);
+        if (committed)
+            this->check_runs(transaction, expected, error);
+        else
+            this->check_no_rows(transaction);
+        if (committed and transaction.marked)
+            expect(this->sees(*transaction.block), "resolved as committed, but the row of the block is not there");
+        if (not committed) expect(transaction.ran.empty(), "resolved as rolled back, but hooks ran");
+        this->check_before_commit(transaction, committed);
+        this->check_undone(transaction, committed, not committed);
     }
 
     // Outside blocks the connection is as new, or can be made so.

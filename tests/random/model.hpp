@@ -19,7 +19,7 @@ namespace random_programs {
 /// open block, put at the end of the list of the block around it when it ends well. Predicts the whole history.
 class Model {
 public:
-    explicit Model(bool has_begin_modes) : has_begin_modes_{has_begin_modes} {}
+    Model(bool has_begin_modes, bool has_markers) : has_begin_modes_{has_begin_modes}, has_markers_{has_markers} {}
 
     std::vector<Event> history(const Program& program) {
         run(program.steps);
@@ -186,8 +186,9 @@ private:
 
     Thrown refusal(const Block& block) const {
         if (block.durable and block.join) return Told::misuse;
-        if (open_.empty()) return {};
-        if (block.durable or block.detach) return Told::misuse;
+        const bool resolve = has_markers_ and block.resolve;
+        if (open_.empty()) return resolve and block.detach ? Thrown{Told::misuse} : Thrown{};
+        if (block.durable or block.detach or resolve) return Told::misuse;
         if (has_begin_modes_ and block.knows_begin_modes() and block.begin != 0) return Told::misuse;
         if (open_[owner()].doomed) return Told::aborted;
         return {};
@@ -314,6 +315,7 @@ private:
     }
 
     bool has_begin_modes_;
+    bool has_markers_;
     txhooks::HookFailure policy_ = txhooks::HookFailure::stop;
     bool closes_left_open_ = false;  // hooks are being run or discarded: what they leave open will be closed
     std::vector<Level> open_;

@@ -57,7 +57,7 @@ struct Hook {
     Way way = Way::lambda;
     bool robust = false;  // a commit hook
     bool judged = false;  // one before COMMIT that returns a result
-    bool large = false;  // an over-aligned capture of several hundred bytes
+    bool large = false;   // an over-aligned capture of several hundred bytes
     bool through_connection = false;
     bool copy_throws = false;
     Throws throws = Throws::nothing;
@@ -89,8 +89,9 @@ struct Block {
     bool join = false;
     bool durable = false;
     bool detach = false;
+    bool resolve = false;                     // where the backend has markers
     bool marked = true;                       // an outermost block that writes a row of its own, before anything else
-    Afterwards afterwards = Afterwards::run;  // with the detached hooks
+    Afterwards afterwards = Afterwards::run;  // with the detached hooks, or with the doubt
     unsigned begin = 0;                       // begin mode, where the backend has some
     unsigned retries = 0;                     // of commit() while the engine leaves the transaction open
     std::uint32_t settle = 0;                 // what is done before each
