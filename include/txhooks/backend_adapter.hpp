@@ -24,7 +24,8 @@ namespace txhooks {
 ///     void rollback_to(unsigned n);                            //   must be {.join = true}; rollback_to also releases
 ///     ConnectionState state() const noexcept;                  // client-side: no round trip
 ///     ConnectionState state_before_begin() const noexcept;     // state() where it would take a round trip: see below
-///     Outcome fate() noexcept;                                 // what became of a lost transaction
+///     Outcome fate() noexcept;                                 // what became of a lost transaction: more than `unknown`
+///                                                              //   only where state() sees the loss at the next call
 ///     bool in_another_process() const noexcept;                // it was begun before fork(): no hook runs here
 ///     CommitResult commit(const char* marker) noexcept;        // both or none: for txhooks::Doubt. COMMIT that writes
 ///     bool was_committed(const char* marker);                  //   the marker's row; whether that row was there

@@ -64,7 +64,7 @@ public:
 private:
     // Of one transaction. The hook that hands it over owns it, so it dies with that transaction.
     struct Collected {
-        Db* db;
+        const void* transaction;
         Values values;
     };
 
@@ -72,11 +72,12 @@ private:
         std::shared_ptr<Function> handler;  // null: the Batch is gone
         std::vector<std::weak_ptr<Collected>> open;
 
-        // The one of the transaction that is open on `db`, if something was collected that is not handed over yet.
-        std::shared_ptr<Collected> find(const Db& db) {
+        // What was collected in `transaction` and is not handed over yet. (One that is being rolled back may still be there.)
+        std::shared_ptr<Collected> find(const void* transaction) {
             std::erase_if(open, [](const auto& collected) { return collected.expired(); });
             for (const auto& each : open)
-                if (std::shared_ptr<Collected> collected = each.lock(); collected && collected->db == &db)
+                if (std::shared_ptr<Collected> collected = each.lock();
+                    collected && collected->transaction == transaction)
                     return collected;
             return nullptr;
         }
@@ -89,33 +90,31 @@ private:
         T value;
 
         void operator()() {
-            std::shared_ptr<Collected> collected = state->find(*db);
-            if (!collected) {
-                collected = std::make_shared<Collected>(Collected{db, {}});
-                state->open.push_back(collected);
-                collected->values.push_back(static_cast<T&&>(value));
-                db->before_commit(HandOver{state, static_cast<std::shared_ptr<Collected>&&>(collected)});
-                return;
-            }
+            const void* const transaction = detail::blocks(*db).transaction();
+            std::shared_ptr<Collected> collected = transaction != nullptr ? state->find(transaction) : nullptr;
+            if (collected) return collected->values.push_back(static_cast<T&&>(value));
+            collected = std::make_shared<Collected>(Collected{transaction, {}});
             collected->values.push_back(static_cast<T&&>(value));
+            if (transaction != nullptr) state->open.push_back(collected);
+            db->before_commit(HandOver{state, db, static_cast<std::shared_ptr<Collected>&&>(collected)});
         }
     };
 
     struct HandOver {
         std::shared_ptr<State> state;
+        Db* db;
         std::shared_ptr<Collected> collected;
 
         void operator()() {
-            Db& db = *collected->db;
-            Values values = without_repetitions(static_cast<Values&&>(collected->values));
+            Values values = static_cast<Values&&>(collected->values);
             collected = nullptr;  // what is added from here on is handed over again
             const std::shared_ptr<Function> handler = state->handler;  // it may destroy the Batch
             if (!handler)
-                return detail::blocks(db).report(
+                return detail::blocks(*db).report(
                     "txhooks: a Batch was destroyed before the transaction ended in which something was added to it; "
                     "that "
                     "is not handed over");
-            (*handler)(db, static_cast<Values&&>(values));
+            (*handler)(*db, without_repetitions(static_cast<Values&&>(values)));
         }
     };
 

@@ -81,8 +81,9 @@ private:
     }
 
     // Those of a Doubt whose block is proven rolled back.
-    void roll_back() noexcept {
-        if (owner_ != nullptr) owner_->roll_back();
+    template <class After>
+    void roll_back(const After& after) noexcept {
+        if (owner_ != nullptr) owner_->roll_back(after);
     }
 
     // An empty owner for the hooks of a block, which gives it back, or deletes it.

@@ -80,7 +80,7 @@ public:
         if (committed)
             hooks_.run();
         else
-            hooks_.roll_back();
+            hooks_.roll_back([&] { close.now(); });
         return committed ? Outcome::committed : Outcome::rolled_back;
     }
 

@@ -5,6 +5,7 @@
 #include <txhooks/detail/hook_arena.hpp>
 
 #include <cstddef>
+#include <exception>
 #include <type_traits>
 
 namespace txhooks {
@@ -92,7 +93,12 @@ public:
         for (bool called = true; called;) {
             const Fence fence{*this, from};
             const Busy busy{*this};
+            const std::size_t under_way = walks();
             called = pass.next();
+            if (walks() != under_way)
+                detail::die(
+                    "txhooks: a hook of push_before left a HookList::Run that is not over; end it before the hook "
+                    "returns");
         }
     }
 
@@ -140,16 +146,25 @@ private:
         const HookArena::Run destroys_them{*this, from};
         HookArena::Undo hooks{*this, from, proven};
 #ifdef __cpp_exceptions
-        try {
-            while (!hooks.empty()) hooks.call_next();
-        } catch (...) {
+        std::exception_ptr first;
+        const auto call_all = [&] {
             while (!hooks.empty()) {
                 try {
                     hooks.call_next();
-                } catch (...) {}  // one can be thrown
+                } catch (...) {
+                    if (!first) first = std::current_exception();
+                    if (!first) throw;  // of another language: only its handler can pass it on
+                }
             }
+        };
+        try {
+            call_all();
+        } catch (...) {
+            first = std::make_exception_ptr(0);  // no other is passed on
+            call_all();
             throw;
         }
+        if (first) std::rethrow_exception(first);
 #else
         while (!hooks.empty()) hooks.call_next();
 #endif

@@ -109,14 +109,14 @@ auto with_hooks_before_commit(Blocks& db, const Call& call) -> decltype(call()) 
 template <class Db>
 bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
     if (!db.in_atomic_block()) return false;  // ended in fn
+    if constexpr (requires { db.adapter().rolled_back_by(error); })
+        if (db.adapter().rolled_back_by(error)) detail::blocks(db).note_rolled_back_if_gone();
     const Failure failure = detail::blocks(db).roll_back_all();
     if (!failure) return true;
     if (!failure.lost) return false;
     try {
         failure.rethrow();
     } catch (const TransactionLost& lost) {
-        if constexpr (requires { db.adapter().rolled_back_by(error); })
-            if (lost.outcome() == Outcome::unknown) return db.adapter().rolled_back_by(error);
         return lost.outcome() == Outcome::rolled_back;
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
+#include "support/ends_in_doubt.hpp"
 #include "support/postgres_doubt.hpp"
 #include "support/postgres_scene.hpp"
 #include "support/resolved.hpp"
@@ -215,4 +216,30 @@ TEST_CASE("libpq doubt: a hook that is registered while COMMIT is on its way is 
     CHECK(s.doubt.size() == 0);
     CHECK(s.scene.hooks == "");
     CHECK(s.scene.truth() == "");
+}
+
+// ---- Hooks of every kind
+
+namespace {
+
+constexpr auto resolve_on_another = [](auto& s) {
+    PostgresHandle handle{s.scene.server()};
+    txhooks::HookedConnection fresh{static_cast<PGconn*>(handle)};
+    return name(s.doubt.resolve(fresh));
+};
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("libpq doubt: those unless committed run at once, those of the outcome when it is known",
+                        "[doubt][S48][S69][S70][S71][S75][P05]", EveryWitness) {
+    check_kinds_resolved<DoubtScene<PostgresScene<TestType>>>(resolve_on_another);
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq doubt: a marker is written for a rollback hook alone, not for what does not wait",
+                        "[doubt][S75][S77]", EveryWitness) {
+    check_kinds_marked<DoubtScene<PostgresScene<TestType>>>(resolve_on_another);
+}
+
+TEST_CASE("libpq doubt: who gives up runs neither commit hooks nor rollback hooks", "[doubt][S75]") {
+    check_kinds_given_up<DoubtScene<PostgresScene<>>>();
 }

@@ -3,6 +3,7 @@
 // fork() in a block: both processes have the guard and the connection, but the transaction is that of one.
 
 #include "support/catch.hpp"
+#include "support/ends_in_a_child.hpp"
 #include "support/fork.hpp"
 #include "support/postgres_scene.hpp"
 
@@ -15,6 +16,7 @@
 #include <utility>
 
 using namespace support;
+using txhooks::Outcome;
 
 namespace {
 
@@ -125,4 +127,26 @@ TEST_CASE("libpq: the notices of COMMIT reach the user's processor or receiver",
         CHECK(heard == n);
     }
     CHECK(scene.hooks == "1,2,3");
+}
+
+// ---- Hooks of every kind
+
+namespace {
+
+constexpr auto send = [](auto& scene, const std::string& sql) { scene.execute(sql); };
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("libpq fork: hooks of every kind are those of the process that registered them",
+                        "[S56][S61][S68][S69][P21]", EveryWitness) {
+    check_kinds_in_a_child<PostgresScene<TestType>>(send);
+}
+
+TEMPLATE_LIST_TEST_CASE("libpq fork: a block that is lost runs its hooks in the process that began it, and once",
+                        "[S50][S56][S68][S69][P21]", EveryWitness) {
+    using S = PostgresScene<TestType>;
+    const bool in_the_child = GENERATE(false, true);  // which the other does not see before COMMIT
+    CAPTURE(in_the_child);
+    check_kinds_lost_in_a_child<S>(send, in_the_child, S::loss(in_the_child ? Outcome::unknown : Outcome::rolled_back),
+                                   in_the_child ? "b1 u1" : "u1 r1");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
+#include "support/ends_in_doubt.hpp"
 #include "support/postgres_doubt.hpp"
 #include "support/pqxx_scene.hpp"
 #include "support/resolved.hpp"
@@ -125,4 +126,29 @@ TEST_CASE("libpqxx doubt: a table that is UNLOGGED or temporary is no proof", "[
         PqxxScene::Db fresh{scene.server()};
         return name(doubt.resolve(fresh));
     });
+}
+
+// ---- Hooks of every kind
+
+namespace {
+
+constexpr auto resolve_on_another = [](auto& s) {
+    PqxxScene::Db fresh{s.scene.server()};
+    return name(s.doubt.resolve(fresh));
+};
+
+}  // namespace
+
+TEST_CASE("libpqxx doubt: those unless committed run at once, those of the outcome when it is known",
+          "[doubt][S48][S69][S70][S71][S75][P05]") {
+    check_kinds_resolved<DoubtScene<PqxxScene>>(resolve_on_another);
+}
+
+TEST_CASE("libpqxx doubt: a marker is written for a rollback hook alone, not for what does not wait",
+          "[doubt][S75][S77]") {
+    check_kinds_marked<DoubtScene<PqxxScene>>(resolve_on_another);
+}
+
+TEST_CASE("libpqxx doubt: who gives up runs neither commit hooks nor rollback hooks", "[doubt][S75]") {
+    check_kinds_given_up<DoubtScene<PqxxScene>>();
 }

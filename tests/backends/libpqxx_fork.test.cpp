@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
+#include "support/ends_in_a_child.hpp"
 #include "support/fork.hpp"
 #include "support/pqxx_scene.hpp"
 
@@ -54,4 +55,22 @@ TEST_CASE("libpqxx fork: a transaction that another process has ended by hand is
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == (how == "COMMIT" ? "1" : ""));
     CHECK(scene.goes_on());
+}
+
+// ---- Hooks of every kind
+
+namespace {
+
+constexpr auto send = [](PqxxScene& scene, const std::string& sql) { scene.execute(sql); };
+
+}  // namespace
+
+TEST_CASE("libpqxx fork: hooks of every kind are those of the process that registered them",
+          "[S56][S61][S68][S69][P21]") {
+    check_kinds_in_a_child<PqxxScene>(send);
+}
+
+TEST_CASE("libpqxx fork: a block that is lost runs its hooks in the process that began it, and once",
+          "[S50][S56][S68][S69][P21]") {
+    check_kinds_lost_in_a_child<PqxxScene>(send, GENERATE(false, true), "TransactionLost unknown", "b1 u1");
 }

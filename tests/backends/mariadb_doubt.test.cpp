@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 #include "support/catch.hpp"
+#include "support/ends_in_doubt.hpp"
 #include "support/mariadb_scene.hpp"
 #include "support/resolved.hpp"
 #include "support/tcp_proxy.hpp"
@@ -315,4 +316,30 @@ TEMPLATE_LIST_TEST_CASE("mariadb doubt: on a read-only server a block that wrote
     CHECK(values(scene.other, "SELECT committed FROM txhooks_commit").empty());
     CHECK(scene.goes_on());
     CHECK(scene.sink.empty());
+}
+
+// ---- Hooks of every kind
+
+namespace {
+
+constexpr auto resolve_on_another = [](auto& s) {
+    Handle handle;
+    txhooks::HookedConnection fresh{handle.get()};
+    return name(s.doubt.resolve(fresh));
+};
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: those unless committed run at once, those of the outcome when it is known",
+                        "[doubt][S48][S69][S70][S71][S75][M20]", EveryWay) {
+    check_kinds_resolved<DoubtScene<TestType>>(resolve_on_another);
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb doubt: a marker is written for a rollback hook alone, not for what does not wait",
+                        "[doubt][S75][S77]", EveryWay) {
+    check_kinds_marked<DoubtScene<TestType>>(resolve_on_another);
+}
+
+TEST_CASE("mariadb doubt: who gives up runs neither commit hooks nor rollback hooks", "[doubt][S75]") {
+    check_kinds_given_up<DoubtScene<Compounds>>();
 }

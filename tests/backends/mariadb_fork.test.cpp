@@ -3,6 +3,7 @@
 // fork() in a block: both processes have the guard and the connection, but the transaction is that of one.
 
 #include "support/catch.hpp"
+#include "support/ends_in_a_child.hpp"
 #include "support/fork.hpp"
 #include "support/mariadb_scene.hpp"
 
@@ -93,4 +94,25 @@ TEMPLATE_LIST_TEST_CASE("mariadb fork: a transaction that another process has en
     CHECK(scene.hooks.empty());
     CHECK(scene.truth() == (how == "COMMIT" ? "1" : ""));
     CHECK(scene.goes_on());
+}
+
+// ---- Hooks of every kind
+
+namespace {
+
+constexpr auto send = [](auto& scene, const std::string& sql) { run(scene.handle, sql); };
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("mariadb fork: hooks of every kind are those of the process that registered them",
+                        "[S56][S61][S68][S69][M27]", EveryWay) {
+    check_kinds_in_a_child<Scene<TestType>>(send);
+}
+
+TEMPLATE_LIST_TEST_CASE("mariadb fork: a block that is lost runs its hooks in the process that began it, and once",
+                        "[S50][S56][S68][S69][M27]", EveryWay) {
+    const bool in_the_child = GENERATE(false, true);  // which the other does not see before COMMIT
+    CAPTURE(in_the_child);
+    check_kinds_lost_in_a_child<Scene<TestType>>(send, in_the_child, "TransactionLost unknown",
+                                                 in_the_child ? "b1 u1" : "u1");
 }

@@ -355,9 +355,9 @@ public:
     }
 
     ConnectionState state() const noexcept {
-        watch_.history.strays.asked();
-        if (elsewhere_) return ConnectionState::lost;
         const PGTransactionStatusType status = PQtransactionStatus(conn());
+        watch_.history.asked(status == PQTRANS_ACTIVE);
+        if (elsewhere_) return ConnectionState::lost;
         if (status == PQTRANS_UNKNOWN) return ConnectionState::lost;
         if (ours_ && (status == PQTRANS_IDLE || watch_.history.ended())) return ConnectionState::lost;
         if (status == PQTRANS_IDLE) return in_pipeline() ? ConnectionState::open : ConnectionState::idle;

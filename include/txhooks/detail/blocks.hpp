@@ -55,6 +55,8 @@ public:
     // ---- How it stands: standing.hpp
 
     bool in_atomic_block() const noexcept { return current_ != nullptr; }
+    // The open one. No other has the same while this is open or coming to its end.
+    const void* transaction() const noexcept { return current_ == nullptr ? nullptr : &outermost(); }
     std::size_t pending_hooks() const noexcept;
     bool usable() const noexcept;
     void reset();
@@ -96,6 +98,7 @@ public:
 
     Failure roll_back_quietly(Block& block, const std::exception_ptr& cause = nullptr) noexcept;
     Failure roll_back_all() noexcept;
+    void note_rolled_back_if_gone() noexcept;
     static void roll_back_loudly(Block& block);
     static void abandon(Block& block) noexcept;
     void close() noexcept;
@@ -259,6 +262,7 @@ private:
     void call_undone(HookOwner& owner, HookArena::Mark mark, bool proven) noexcept;
     void discard_others(HookOwner& owner, HookArena::Mark mark) noexcept;
     void refuse_out_of_order(const Block& block) const;
+    void die_if_in_scope() const noexcept;
 
     // ---- Scopes of txhooks::testing
 

@@ -67,17 +67,22 @@ inline void Blocks::run_before_commit(Block& block) {
     if (verb_in_another_process()) return;  // COMMIT will refuse
     const HookArena::Busy busy{own_.list};
     HookArena::Before hooks{owner_->list, block.mark};
+    struct Close {
+        const Pinned& pinned;
+        bool& left_open;
+        ~Close() {
+            left_open = pinned.left_open();
+            pinned.close_left_open();
+        }
+    };
     for (bool called = true; called && ending<Blocks>(block);) {
         const Pinned pinned{*this};
-        try {
+        bool left_open = false;
+        {
+            const Close close{pinned, left_open};
             called = hooks.next();
-        } catch (...) {
-            pinned.close_left_open();
-            throw;
         }
-        if (!pinned.left_open()) continue;
-        pinned.close_left_open();
-        throw UsageError{"txhooks: end every block that a hook opens before the hook returns"};
+        if (left_open) throw UsageError{"txhooks: end every block that a hook opens before the hook returns"};
     }
 }
 
@@ -99,20 +104,21 @@ inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
 
 template <class Verbs>
 void Blocks::release(Block& block) {
-    phase_ = Phase::in_verb;
-    try {
-        verbs<Verbs>().verb_release(block.number);
-    } catch (const TransactionLost& lost) {
+    or_roll_back(block, [&] {
+        phase_ = Phase::in_verb;
+        try {
+            verbs<Verbs>().verb_release(block.number);
+        } catch (const TransactionLost& lost) {
+            phase_ = Phase::in_block;
+            note_loss(lost.outcome());
+            ended_lost(block, lost.cause());
+        } catch (...) {
+            phase_ = Phase::in_block;
+            block.kind = Kind::half_released;
+            throw;
+        }
         phase_ = Phase::in_block;
-        note_loss(lost.outcome());
-        ended_lost(block, lost.cause());
-    } catch (...) {
-        phase_ = Phase::in_block;
-        block.kind = Kind::half_released;
-        roll_back_quietly(block, std::current_exception());
-        throw;
-    }
-    phase_ = Phase::in_block;
+    });
 }
 
 // The block can only roll back: doomed, asked to, lost, or failed by the engine.

@@ -45,11 +45,12 @@ template <class Act>
 auto or_failed_result(const Act& act) -> decltype(act()) {
     using Result = decltype(act());
     struct Nothing {};
-    using Same = std::conditional_t<CanFail<Result> && !std::is_reference_v<Result>, Result, Nothing>;
+    using Value = std::remove_cv_t<Result>;
+    using Same = std::conditional_t<CanFail<Value> && !std::is_reference_v<Result>, Value, Nothing>;
     try {
         return act();
     } catch (FailedResult<Same>& failed) {
-        if constexpr (std::is_same_v<Same, Result>) return static_cast<Result&&>(failed.result);
+        if constexpr (std::is_same_v<Same, Value>) return static_cast<Value&&>(failed.result);
         throw;
     } catch (const FailedHook& failed) {
         static_cast<void>(failed.outcome());

@@ -179,6 +179,8 @@ public:
 
     /// Whether a `Run`, a `discard` or a `Busy` is under way: code of the user's is being called.
     bool busy() const noexcept { return walks_ != 0; }
+    /// How many of these.
+    std::size_t walks() const noexcept { return walks_; }
 
     /// Makes it busy while it lives: around code of the user's that the arena does not call itself.
     class Busy {

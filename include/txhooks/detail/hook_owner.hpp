@@ -43,10 +43,12 @@ struct HookOwner {
         if (const Failure first = attempt([&] { run(); })) run_after(first.error, run);
     }
 
-    void roll_back() noexcept {
+    template <class After>
+    void roll_back(const After& after) noexcept {
         const HookArena::Run destroys_them{list, list.start()};
         HookArena::Undo hooks{list, list.start(), true};
         call_each(hooks, [&](const char* threw, const Failure& failure) {
+            after();
             if (failure) report.failure(threw, failure.error);
         });
     }

@@ -185,9 +185,15 @@ inline void Blocks::discard_others(HookOwner& owner, HookArena::Mark mark) noexc
     const bool told = phase_ == Phase::lost && loss_told_;
     const Failure failure = roll_back(block, cause);
     if (!failure || told) return failure;
-    loss_told_ = true;
+    if (failure.lost) loss_told_ = true;  // else it may show a loss that is still to be told
     report(while_rolling_back, failure);
     return failure;
+}
+
+// For who knows by an error what became of the transaction, if it is gone and nobody else knows.
+inline void Blocks::note_rolled_back_if_gone() noexcept {
+    note_loss_if_gone();
+    if (phase_ == Phase::lost && lost_outcome_ == Outcome::unknown) lost_outcome_ = Outcome::rolled_back;
 }
 
 // Every block that is open.
@@ -258,11 +264,16 @@ inline void Blocks::refuse_out_of_order(const Block& block) const {
 inline void Blocks::close() noexcept {
     if (own_.list.busy()) die("txhooks: a connection was destroyed while its hooks are being called");
     if (reporting_) die("txhooks: a connection was destroyed by its own error sink");
-    if (stages_.any()) die("txhooks: a connection was destroyed in a scope of txhooks::testing");
+    die_if_in_scope();
     die_if_verb_under_way();
     if (current_ == nullptr) return;
     report("txhooks: a connection was destroyed with an atomic block open; it is rolled back");
     roll_back_all();  // unless the sink has
+    die_if_in_scope();
+}
+
+inline void Blocks::die_if_in_scope() const noexcept {
+    if (stages_.any()) die("txhooks: a connection was destroyed in a scope of txhooks::testing");
 }
 
 }  // namespace txhooks::detail

@@ -44,9 +44,13 @@ inline void Blocks::push(Stage& stage, Block& base) {
 // Rolls back the blocks that are still open. Returns how many hooks were waiting in them.
 inline std::size_t Blocks::pop(Stage& stage) noexcept {
     die_if_verb_under_way();
-    if (!stages_.is_top(stage)) die("txhooks: a scope of txhooks::testing ended before one that was opened in it");
+    const auto refuse_inner = [&] {
+        if (!stages_.is_top(stage)) die("txhooks: a scope of txhooks::testing ended before one that was opened in it");
+    };
+    refuse_inner();
     const std::size_t left = pending_hooks();
     roll_back_all();
+    refuse_inner();  // by a rollback hook
     stages_.pop();
     stages_changed();
     return left;

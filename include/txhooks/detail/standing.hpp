@@ -232,7 +232,8 @@ public:
     [[gnu::noinline]] explicit CloseLeftOpen(Blocks& db) noexcept : around_{db.current_}, watch_{db} {}
     CloseLeftOpen(const CloseLeftOpen&) = delete;
     CloseLeftOpen& operator=(const CloseLeftOpen&) = delete;
-    [[gnu::noinline]] ~CloseLeftOpen() {
+    [[gnu::noinline]] ~CloseLeftOpen() { now(); }
+    void now() const noexcept {
         if (Blocks* const db = watch_.alive()) db->close_left_open(around_);
     }
 

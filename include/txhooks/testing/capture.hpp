@@ -44,7 +44,7 @@ public:
         db_.discard_captured(hooks_);
     }
 
-    /// How many hooks are kept, those of a block that is open not among them; none is once `run()` was called. O(n).
+    /// How many hooks are kept, those of a block that is open not among them; none is once `run()` was called, or while a block of this scope is being rolled back. O(n).
     std::size_t size() const noexcept { return db_.kept_hooks(hooks_); }
 
     /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that

@@ -75,7 +75,7 @@ public:
             if (set_in_doubt_ != 0)
                 --set_in_doubt_;
             else
-                in_doubt_ = false;  // it had survived the ROLLBACK
+                in_doubt_ = asked_in_doubt_ = false;  // it had survived the ROLLBACK
         } else if (tag == "ROLLBACK") {
             if (savepoints_ == 0) return end(Outcome::rolled_back);
             strays.rolled_back();
@@ -87,6 +87,12 @@ public:
         } else if (in_doubt_ && (tag == "BEGIN" || tag == "START TRANSACTION")) {
             end(Outcome::unknown);
         }
+    }
+
+    // The state was asked for, as whenever a hook is registered. `running`: in the middle of a COPY, or of a pipeline.
+    void asked(bool running) noexcept {
+        strays.asked();
+        asked_in_doubt_ = asked_in_doubt_ || (in_doubt_ && running);
     }
 
     // An error the server reported: the transaction has failed, or it was the COMMIT that did.
@@ -104,6 +110,7 @@ public:
     // What became of it. `idle`: the connection is in no transaction at all.
     Outcome fate(bool idle) const noexcept {
         if (ended_) return fate_;
+        if (asked_in_doubt_) return Outcome::unknown;  // the hook may be that of a row outside of the transaction
         return idle && (failed_ || in_doubt_) ? Outcome::rolled_back : Outcome::unknown;
     }
 
@@ -111,6 +118,7 @@ private:
     unsigned savepoints_ = 0;    // set, at most
     unsigned set_in_doubt_ = 0;  // of these since the ROLLBACK in doubt, at most
     bool in_doubt_ = false;
+    bool asked_in_doubt_ = false;
     bool failed_ = false;
     bool ended_ = false;
     Outcome fate_ = Outcome::unknown;
