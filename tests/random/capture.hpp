@@ -9,8 +9,8 @@
 
 namespace random_programs {
 
-/// The capture of a hook. Moved from, it is nobody's.
-template <class Interpreter, std::size_t size, std::size_t alignment>
+/// The capture of a hook that returns a `Result`. Moved from, it is nobody's.
+template <class Interpreter, class Result, std::size_t size, std::size_t alignment>
 class Capture {
 public:
     Capture(Interpreter& interpreter, const Hook& hook, bool is_the_hook)
@@ -29,10 +29,10 @@ public:
     ~Capture() {
         if (is_the_hook_) interpreter_.destroyed(hook_);
     }
-    void operator()() const {
+    Result operator()() const {
         for (std::size_t i = 0; i != size; ++i)
             if (filling_[i] != 'x') interpreter_.damaged(hook_);
-        interpreter_.call(hook_);
+        return interpreter_.template call<Result>(hook_);
     }
 
 private:

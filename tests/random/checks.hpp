@@ -56,8 +56,35 @@ protected:
         if (transaction.marked)
             expect(not sees(*transaction.block), "block ", transaction.block->id,
                    " was rolled back, but its row is there");
-        const std::vector<const Hook*> visible = visible_hooks(transaction);
-        expect(visible.empty(), "rolled back, but there are rows of the hooks", ids(visible));
+        for (const Hook* hook : transaction.hooks)
+            expect(not sees(*hook), "rolled back, but the row of hook ", hook->id, " is there");
+    }
+
+    // Those before COMMIT ran if they were to be committed, in order; what they wrote has the fate of their transaction.
+    void check_before_commit(const Transaction& transaction, bool committed) {
+        if (committed) {
+            const std::vector<const Hook*> expected = visible_hooks(transaction, Kind::before_commit);
+            expect(transaction.ran_before == expected, "committed: the hooks before COMMIT with a visible row are",
+                   ids(expected), ", but these ran:", ids(transaction.ran_before));
+        }
+        for (const Hook* hook : transaction.ran_before)
+            expect(world_->sees(row_by(*hook)) == sees(*hook), "hook ", hook->id,
+                   " ran before COMMIT, but not in its transaction: its rows have not the same fate");
+    }
+
+    // Those that wait for what undoes them; `proven`: the whole transaction is proven to be undone.
+    void check_undone(const Transaction& transaction, bool committed, bool proven) {
+        for (const Hook* hook : transaction.hooks) {
+            if (not hook->waits_for_undo()) continue;
+            const bool rollback = hook->kind == Kind::rollback;
+            const bool ran = states_[hook->id].ran != 0;
+            const bool there = sees(*hook);
+            if (ran and (rollback or committed) and not states_[hook->id].perhaps_elsewhere)
+                expect(not there, "hook ", hook->id, " ran, which waits for a rollback, but its row is there");
+            if (not ran)
+                expect(committed ? there : rollback and not proven, "hook ", hook->id, " did not run, which waits for ",
+                       rollback ? "a rollback" : "an end that is no commit");
+        }
     }
 
     // What was told of the loss is true.
@@ -79,11 +106,22 @@ protected:
 
     void compare_with_model() {
         ++counts_.modelled;
-        const std::vector<Event> predicted = Model{World::has_begin_modes}.history(program_);
+        const std::vector<Event> predicted = Model{World::has_begin_modes, World::has_markers}.history(program_);
         const auto [told, happened] = std::mismatch(predicted.begin(), predicted.end(), events_.begin(), events_.end());
         if (told == predicted.end() and happened == events_.end()) return;
         expect(false, "the model says: ", told == predicted.end() ? "nothing more" : text(*told),
                "; what happened: ", happened == events_.end() ? "nothing more" : text(*happened));
+    }
+
+    // Of the commit hooks, `visible` have a row that is there.
+    void count_not_run(const Transaction& transaction, Told told, std::size_t visible) {
+        const std::size_t ran = transaction.ran.size();
+        if (told == Told::hook_error and ran < visible) counts_.dropped += visible - ran;
+        const bool in_doubt = told == Told::unknown;
+        if (not in_doubt and told != Told::lost) return;
+        const auto waits = [](const Hook* hook) { return hook->kind == Kind::commit; };
+        const auto waiting = std::count_if(transaction.hooks.begin(), transaction.hooks.end(), waits);
+        (in_doubt ? counts_.in_doubt : counts_.were_lost) += static_cast<unsigned long>(waiting);
     }
 
     void count(const Frame& frame, bool outermost) {
@@ -115,17 +153,19 @@ protected:
         }
     }
 
-    std::vector<const Hook*> visible_hooks(const Transaction& transaction) {
+    std::vector<const Hook*> visible_hooks(const Transaction& transaction, Kind kind) {
         std::vector<const Hook*> hooks;
         for (const Hook* hook : transaction.hooks)
-            if (world_->sees(row_of(*hook))) hooks.push_back(hook);
+            if (hook->kind == kind and sees(*hook)) hooks.push_back(hook);
         return hooks;
     }
 
     bool sees(const Block& block) { return world_->sees(row_of(block)); }
+    bool sees(const Hook& hook) { return world_->sees(row_of(hook)); }
 
-    static unsigned row_of(const Hook& hook) { return 2 * hook.id; }
-    static unsigned row_of(const Block& block) { return 2 * block.id + 1; }
+    static unsigned row_of(const Hook& hook) { return 3 * hook.id; }
+    static unsigned row_of(const Block& block) { return 3 * block.id + 1; }
+    static unsigned row_by(const Hook& hook) { return 3 * hook.id + 2; }  // put when it runs, before COMMIT
 
     void event(const Event& event) {
         if (not program_.trouble) events_.push_back(event);

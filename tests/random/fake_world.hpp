@@ -17,16 +17,22 @@ class FakeWorld {
 public:
     using Db = txhooks::HookedConnection<txhooks::testing::FakeBackend>;
     static constexpr bool has_begin_modes = false;
+    static constexpr bool has_markers = true;
+    static constexpr bool proves_losses = true;
+    static constexpr bool has_unknown_losses = false;
     static constexpr const char* name = "fake";
 
-    explicit FakeWorld(std::uint32_t setting) {
+    explicit FakeWorld(std::uint32_t setting) : notices_exchange_{setting % 2 == 0} {
         db_.keep_log(false);
-        if (setting % 2 == 1) db_.set_witness(Db::Witness::at_the_end);
+        if (not notices_exchange_) db_.set_witness(Db::Witness::at_the_end);
     }
 
     Db& db() { return db_; }
     void put(unsigned row) { db_.put(std::to_string(row)); }
     bool sees(unsigned row) const { return db_.committed(std::to_string(row)).has_value(); }
+
+    /// Whether it shows at the next call that raw SQL has ended the transaction and begun another.
+    bool notices_exchange() const { return notices_exchange_; }
 
     Said trouble(std::uint32_t number, bool in_block) {
         Numbers numbers{number};
@@ -88,6 +94,7 @@ private:
         }
     }
 
+    const bool notices_exchange_;
     Db db_;
     unsigned steps_ = 0;
 };

@@ -89,13 +89,16 @@ private:
     Step hook(unsigned depth) {
         Hook& hook = program_.hooks.emplace_back();
         hook.id = static_cast<unsigned>(program_.hooks.size() - 1);
+        hook.kind = kind();
         hook.way = dice_.pick<Hook::Way>(4);
-        hook.robust = dice_.one_in(6);
+        hook.robust = hook.kind == Kind::commit and dice_.one_in(6);
+        hook.judged = hook.kind == Kind::before_commit and dice_.one_in(2);
         hook.large = dice_.one_in(4);
         hook.through_connection = dice_.one_in(4);
         if (dice_.one_in(8)) hook.throws = dice_.one_in(2) ? Throws::integer : Throws::std_exception;
+        if (hook.judged and dice_.one_in(8)) hook.throws = Throws::failed_result;
         if (takes_room() and depth < deepest) {
-            if (dice_.one_in(4)) hook.steps = steps(3, depth);
+            if (dice_.one_in(hook.kind == Kind::commit ? 4 : 2)) hook.steps = steps(3, depth);
             if (hook.tracked() and dice_.one_in(6)) hook.farewell = steps(2, depth);
             if (hook.way == Hook::Way::copied and dice_.one_in(6)) hook.copying = steps(2, depth);
         }
@@ -103,6 +106,20 @@ private:
         Step step;
         step.hook = &hook;
         return step;
+    }
+
+    Kind kind() {
+        switch (dice_.below(10)) {
+            case 6:
+            case 7:
+                return Kind::before_commit;
+            case 8:
+                return Kind::rollback;
+            case 9:
+                return Kind::unless_committed;
+            default:
+                return Kind::commit;
+        }
     }
 
     Step block(unsigned depth) {
@@ -113,6 +130,7 @@ private:
         block.join = dice_.one_in(6);
         block.durable = dice_.one_in(depth == 1 ? 8 : 32);
         block.detach = dice_.one_in(depth == 1 ? 8 : 32);
+        block.resolve = dice_.one_in(depth == 1 ? 5 : 32);
         block.marked = not dice_.one_in(8);
         block.afterwards = dice_.one_in(4) ? dice_.pick<Block::Afterwards>(3) : Block::Afterwards::run;
         block.begin = dice_.one_in(depth == 1 ? 3 : 32) ? 1 + dice_.below(2) : 0;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "program.hpp"
+
 #include <txhooks/errors.hpp>
 
 #include <cstddef>
@@ -37,6 +39,11 @@ inline const char* text(Told told) {
         "committed",     "rolled back",     "committed, HookError", "TransactionAborted", "UsageError",
         "CommitUnknown", "TransactionLost", "ConnectionBroken",     "std::exception",     "int"};
     return texts[static_cast<std::size_t>(told)];
+}
+
+inline const char* text(Kind kind) {
+    constexpr const char* texts[] = {"on_commit", "before_commit", "on_rollback", "unless_committed"};
+    return texts[static_cast<std::size_t>(kind)];
 }
 
 inline const char* text(txhooks::Outcome outcome) {
@@ -89,11 +96,15 @@ struct Counts {
     unsigned long outermost, nested, refused;
     unsigned long committed, hook_error, rolled_back, aborted, retried, unknown;
     unsigned long lost_rolled_back, lost_committed, lost_unknown;
+    unsigned long resolved_committed, resolved_rolled_back;
     unsigned long recovered;
-    unsigned long hooks, at_once, ran, threw, discarded;
+    unsigned long hooks, at_once, threw, discarded;
+    unsigned long ran[kinds];                    // hooks of each kind, in blocks or outside
+    unsigned long dropped, in_doubt, were_lost;  // commit hooks: another failed before them, the transaction is ...
     unsigned long violations;
 
     unsigned long blocks() const { return outermost + nested; }
+    unsigned long& ran_of(Kind kind) { return ran[static_cast<std::size_t>(kind)]; }
 };
 
 }  // namespace random_programs

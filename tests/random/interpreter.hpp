@@ -7,6 +7,7 @@
 #include "program.hpp"
 #include "records.hpp"
 
+#include <txhooks/doubt.hpp>
 #include <txhooks/txhooks.hpp>
 
 #include <cstddef>
@@ -24,7 +25,9 @@
 namespace random_programs {
 
 /// Executes a program on a connection and checks what was promised after every outermost block. Each hook has a row,
-/// put right before it is registered: the hook must have run if and only if a second connection sees the row.
+/// put right before it is registered: a commit hook must have run if and only if a second connection sees the row; one
+/// that waits for a rollback only if it does not, and always where the rollback is proven; one of `unless_committed`
+/// unless the block is proven committed. One before COMMIT puts another row, which must share the fate of the first.
 ///
 /// `World` is a connection (`db()`), rows put through it (`put`), rows as a second connection sees them (`sees`), ways to
 /// fail (`trouble`), and to be sound again: perhaps (`settle`, `after_step`) or for certain (`recover`).
@@ -70,16 +73,26 @@ public:
     }
 
 private:
+    // Where the hooks of an outermost block may go.
+    struct Owners {
+        txhooks::DetachedHooks after = {};
+        std::optional<txhooks::Doubt> doubt = {};
+    };
+
     // A guard that outlives its scope.
     struct Left {
         Frame frame;
-        txhooks::DetachedHooks after = {};
+        Owners owners = {};
         std::optional<txhooks::Atomic<Db>> guard = {};
     };
 
-    using SmallCapture = Capture<Interpreter, 0, 1>;
-    using LargeCapture = Capture<Interpreter, 400, 64>;
-    template <class, std::size_t, std::size_t>
+    struct Result {
+        bool failed;
+        bool has_value() const { return not failed; }
+        int error() const { return 1; }
+    };
+
+    template <class, class, std::size_t, std::size_t>
     friend class Capture;
 
     Db& db() { return world_->db(); }
@@ -138,10 +151,11 @@ private:
         frame->asked = roll_back;
     }
 
-    // The enclosing block while another is open in it; the block whose own hooks are running.
+    // The enclosing block while another is open in it, or a hook is called, copied or destroyed in it; the block whose own
+    // hooks are running.
     void end_out_of_order() {
         Frame* frame = current();
-        frame = frame != nullptr ? around(*frame) : innermost_;
+        if (frame != pinned_ or frame == nullptr) frame = frame != nullptr ? around(*frame) : innermost_;
         if (frame == nullptr or frame->end == nullptr) return;
         trace("end block ", frame->block->id, " out of order");
         for (const bool commit : {true, false}) {
@@ -157,15 +171,25 @@ private:
         if (not db().usable()) return;
         trace("raw BEGIN, outside blocks");
         if (not world_->foreign_begin()) return;
-        try {
-            db().on_commit([this] { expect(false, "a hook ran in a transaction that was not begun here"); });
-            expect(false, "a hook was taken in a transaction that was not begun here");
-        } catch (const txhooks::UsageError&) {}
-        try {
-            txhooks::Atomic tx{db()};
-            expect(false, "a block was opened in a transaction that was not begun here");
-        } catch (const txhooks::UsageError&) {}
+        expect_refused<txhooks::UsageError>("in a transaction that was not begun here");
         world_->foreign_end();
+    }
+
+    // A block, and hooks of each kind.
+    template <class Error>
+    void expect_refused(const char* when) {
+        const auto refused = [&](const char* what, const auto& act) {
+            try {
+                act();
+                expect(false, what, " was accepted ", when);
+            } catch (const Error&) {}
+        };
+        const auto hook = [this, when] { expect(false, "a hook ran ", when); };
+        refused("a block", [&] { const txhooks::Atomic tx{db()}; });
+        refused("on_commit()", [&] { db().on_commit(hook); });
+        refused("before_commit()", [&] { connection().before_commit(hook); });
+        refused("on_rollback()", [&] { db().on_rollback(hook); });
+        refused("unless_committed()", [&] { connection().unless_committed(hook); });
     }
 
     void make_trouble(std::uint32_t number) {
@@ -180,67 +204,86 @@ private:
 
     void add(const Hook& hook) {
         HookState& state = states_[hook.id];
-        trace("hook ", hook.id, hook.robust ? " robust" : "");
+        trace("hook ", hook.id, " ", text(hook.kind), hook.robust ? " robust" : "");
         world_->put(this->row_of(hook));
         Frame* const frame = current();
         state.transaction = frame == nullptr ? nullptr : frame->transaction;
         state.registered = true;
-        if (frame != nullptr) frame->transaction->hooks.push_back(&hook);
+        if (frame != nullptr) {
+            frame->transaction->hooks.push_back(&hook);
+            state.perhaps_elsewhere = frame->transaction->ended_by_raw_sql and not world_->notices_exchange();
+        }
         struct Closes {  // a hook that runs at once
             bool& closes;
             bool before;
             ~Closes() { closes = before; }
         } const closes{closes_left_open_, closes_left_open_};
         if (frame == nullptr) closes_left_open_ = true;
+        state.being_registered = frame != nullptr;
         try {
             noting_loss(state.transaction,
                         [&] { hook.through_connection ? hand_over(connection(), hook) : hand_over(db(), hook); });
         } catch (...) {
             trace("hook ", hook.id, ": ", std::current_exception());
+            state.being_registered = false;
             if (frame == nullptr) throw;
             state.registered = false;
             std::erase(frame->transaction->hooks, &hook);
             throw;
         }
+        state.being_registered = false;
         if (frame != nullptr) {
             ++counts_.hooks;
             expect(state.ran == 0, "hook ", hook.id, " ran inside its block");
             return;
         }
         ++counts_.at_once;
-        expect(state.ran == 1, "hook ", hook.id, " outside a block did not run at once");
+        const unsigned runs = hook.waits_for_undo() ? 0 : 1;
+        expect(state.ran == runs, "hook ", hook.id, " outside a block ran ", state.ran, " times");
+        if (hook.tracked())
+            expect(state.destroyed == 1, "hook ", hook.id, " outside a block was not destroyed at once");
     }
 
     template <class Target>
     void hand_over(Target& target, const Hook& hook) {
-        hook.robust ? hand_over(target, hook, txhooks::robust) : hand_over(target, hook, nullptr);
-    }
-
-    template <class Target, class Robust>
-    void hand_over(Target& target, const Hook& hook, Robust robust) {
-        hook.large ? hand_over_as<LargeCapture>(target, hook, robust)
-                   : hand_over_as<SmallCapture>(target, hook, robust);
-    }
-
-    template <class Capture, class Target, class Robust>
-    void hand_over_as(Target& target, const Hook& hook, Robust robust) {
-        const auto on_commit = [&]<class... Args>(Args&&... args) {
-            if constexpr (std::is_same_v<Robust, txhooks::robust_t>)
-                target.on_commit(robust, std::forward<Args>(args)...);
-            else
-                target.on_commit(std::forward<Args>(args)...);
+        const auto on_commit = [&](auto&&... args) { target.on_commit(static_cast<decltype(args)&&>(args)...); };
+        const auto robust = [&](auto&&... args) {
+            target.on_commit(txhooks::robust, static_cast<decltype(args)&&>(args)...);
         };
+        const auto before = [&](auto&&... args) { target.before_commit(static_cast<decltype(args)&&>(args)...); };
+        const auto on_rollback = [&](auto&&... args) { target.on_rollback(static_cast<decltype(args)&&>(args)...); };
+        const auto unless = [&](auto&&... args) { target.unless_committed(static_cast<decltype(args)&&>(args)...); };
+        switch (hook.kind) {
+            case Kind::commit:
+                return hook.robust ? hand_over_sized<void>(robust, hook) : hand_over_sized<void>(on_commit, hook);
+            case Kind::before_commit:
+                return hook.judged ? hand_over_sized<Result>(before, hook) : hand_over_sized<void>(before, hook);
+            case Kind::rollback:
+                return hand_over_sized<void>(on_rollback, hook);
+            case Kind::unless_committed:
+                return hand_over_sized<void>(unless, hook);
+        }
+    }
+
+    template <class Returned, class Verb>
+    void hand_over_sized(const Verb& verb, const Hook& hook) {
+        hook.large ? hand_over_as<Returned, Capture<Interpreter, Returned, 400, 64>>(verb, hook)
+                   : hand_over_as<Returned, Capture<Interpreter, Returned, 0, 1>>(verb, hook);
+    }
+
+    template <class Returned, class Captured, class Verb>
+    void hand_over_as(const Verb& verb, const Hook& hook) {
         switch (hook.way) {
             case Hook::Way::lambda:
-                return on_commit([this, &hook] { call(hook); });
+                return verb([this, &hook] { return call<Returned>(hook); });
             case Hook::Way::moved:
-                return on_commit(Capture{*this, hook, true});
+                return verb(Captured{*this, hook, true});
             case Hook::Way::copied: {
-                const Capture pattern{*this, hook, false};
-                return on_commit(pattern);
+                const Captured pattern{*this, hook, false};
+                return verb(pattern);
             }
             case Hook::Way::argument:
-                return on_commit([](const Capture& capture) { capture(); }, Capture{*this, hook, true});
+                return verb([](const Captured& captured) { return captured(); }, Captured{*this, hook, true});
         }
     }
 
@@ -250,6 +293,7 @@ private:
     void damaged(const Hook& hook) { expect(false, "the capture of hook ", hook.id, " is not intact"); }
 
     void copied(const Hook& hook) {
+        const Pinned pinned{*this};
         Frame* const innermost = innermost_;
         try {
             run(hook.copying);
@@ -260,24 +304,70 @@ private:
         throw Deliberate{};
     }
 
-    void call(const Hook& hook) {
+    // While it lives, the library calls, copies or destroys a hook in the current block, which cannot end meanwhile; but
+    // one that another hook has left open can.
+    struct Pinned {
+        Interpreter& interpreter;
+        Frame* before;
+        explicit Pinned(Interpreter& i) : interpreter{i}, before{i.pinned_} {
+            Frame* const frame = i.current();
+            i.pinned_ = frame == nullptr or frame->left_open ? nullptr : frame;
+        }
+        Pinned(const Pinned&) = delete;
+        Pinned& operator=(const Pinned&) = delete;
+        ~Pinned() { interpreter.pinned_ = before; }
+    };
+
+    // The library has come back, and perhaps it has sent the COMMIT before which hooks were called.
+    void look_if_passed() {
+        if (passing_ == nullptr or db().in_atomic_block()) return;
+        std::exchange(passing_, nullptr)->ending = true;
+    }
+
+    // What a hook before COMMIT does is part of the block that is about to end.
+    void pass(Transaction& transaction) {
+        Frame* const frame = transaction.frame;
+        expect(frame != nullptr and frame->committing, "a hook ran before COMMIT, but there will be none");
+        if (frame == nullptr) return;
+        expect(not frame->asked, "a hook ran before COMMIT in a block that was asked to roll back");
+        expect(passing_ == nullptr or passing_ == frame, "hooks ran before two COMMITs at once");
+        expect(db().in_atomic_block(), "a hook before COMMIT ran behind it");
+        passing_ = frame;
+        frame->ending = false;
+    }
+
+    void note_run(const Hook& hook, Transaction& transaction) {
+        if (hook.waits_for_undo()) return;
+        const bool before = hook.kind == Kind::before_commit;
+        std::vector<const Hook*>& ran = before ? transaction.ran_before : transaction.ran;
+        if (not ran.empty() and ran.back()->tracked())
+            expect(states_[ran.back()->id].destroyed == 1, "hook ", hook.id, " runs before the one before it, ",
+                   ran.back()->id, ", was destroyed");
+        ran.push_back(&hook);
+        if (not before) return;
+        expect(transaction.ran.empty(), "hook ", hook.id, " runs before COMMIT, but behind one that runs after it");
+        pass(transaction);
+        world_->put(this->row_by(hook));
+    }
+
+    template <class Returned>
+    Returned call(const Hook& hook) {
         HookState& state = states_[hook.id];
+        look_if_passed();
         trace("hook ", hook.id, " runs");
         event({Event::What::ran, hook.id});
-        ++counts_.ran;
+        ++counts_.ran_of(hook.kind);
         ++state.ran;
         expect(state.ran == 1, "hook ", hook.id, " ran twice");
-        if (state.transaction != nullptr) {
-            std::vector<const Hook*>& ran = state.transaction->ran;
-            if (not ran.empty() and ran.back()->tracked())
-                expect(states_[ran.back()->id].destroyed == 1, "hook ", hook.id, " runs before the one before it, ",
-                       ran.back()->id, ", was destroyed");
-            ran.push_back(&hook);
-        }
         try {
+            if (state.transaction != nullptr) note_run(hook, *state.transaction);
+            const Pinned pinned{*this};
             run(hook.steps);
             if (hook.throws == Throws::std_exception) throw Deliberate{};
             if (hook.throws == Throws::integer) throw 42;
+            const bool failed = hook.throws == Throws::failed_result;
+            if (failed and state.transaction != nullptr) state.transaction->failed_result = true;
+            if constexpr (not std::is_void_v<Returned>) return {failed};
         } catch (...) {
             trace("hook ", hook.id, " throws");
             state.threw = true;
@@ -290,10 +380,13 @@ private:
         --live_;
         HookState& state = states_[hook.id];
         if (not state.registered) return;
+        look_if_passed();
         trace("hook ", hook.id, " is destroyed");
         ++state.destroyed;
         if (state.ran == 0) ++counts_.discarded;
         event({Event::What::destroyed, hook.id});
+        std::optional<Pinned> pinned;
+        if (not state.being_registered) pinned.emplace(*this);
         try {
             run(hook.farewell);
         } catch (...) {}
@@ -307,7 +400,8 @@ private:
         const bool outermost = open == nullptr;
         Transaction& transaction = outermost ? begin_record(block) : *open->transaction;
         trace(block.is_guard() ? "guard " : "function ", block.id, block.join ? " join" : "",
-              block.durable ? " durable" : "", block.detach ? " detach" : "", " {");
+              block.durable ? " durable" : "", block.detach ? " detach" : "",
+              World::has_markers and block.resolve ? " resolve" : "", " {");
         ++depth_;
 
         Frame local{below, &block, &transaction};
@@ -317,7 +411,9 @@ private:
             left->frame = local;
         }
         Frame& frame = left != nullptr ? left->frame : local;
-        txhooks::DetachedHooks after;
+        if (outermost) transaction.frame = &frame;
+        Owners own;
+        Owners& owners = left != nullptr ? left->owners : own;
         std::exception_ptr error;
         const bool closes = closes_left_open_;
         if (outermost) closes_left_open_ = true;
@@ -325,25 +421,27 @@ private:
             if (left != nullptr)
                 run_leaving(*left, not outermost or closes);
             else if (block.form == Block::Form::guard)
-                run_guard(db(), frame, after);
+                run_guard(db(), frame, owners);
             else if (block.form == Block::Form::connection_guard)
-                run_guard(connection(), frame, after);
+                run_guard(connection(), frame, owners);
             else if (block.form == Block::Form::connection_function)
-                run_function(connection(), frame, after);
+                run_function(connection(), frame, owners);
             else
-                run_function(db(), frame, after);
+                run_function(db(), frame, owners);
         } catch (...) {
             error = std::current_exception();
             frame.told = told_by(error);
         }
         closes_left_open_ = closes;
+        if (passing_ == &frame) passing_ = nullptr;
         if (not frame.left_open) innermost_ = below;
+        if (outermost and not frame.left_open) transaction.frame = nullptr;
         --depth_;
         this->count(frame, outermost);
         if (frame.left_open) return trace("} guard ", block.id, " left open");
         trace("} ", block.id, ": ", text(frame.told), error ? ": " : "", error);
         event({Event::What::ended, block.id, frame.told});
-        if (outermost and frame.opened) check_ended(frame, error, left != nullptr ? left->after : after);
+        if (outermost and frame.opened) check_ended(frame, error, owners);
         if (outermost and not frame.opened) check_idle();
         if (error) std::rethrow_exception(error);
     }
@@ -398,19 +496,21 @@ private:
     }
 
     template <class Target>
-    auto options_for(Target&, const Frame& frame, txhooks::DetachedHooks& after) {
+    auto options_for(Target&, const Frame& frame, Owners& owners) {
         typename txhooks::detail::options_of<Target> options;
         options.join = frame.block->join;
         options.durable = frame.block->durable;
-        options.detach = frame.block->detach ? &after : nullptr;
+        options.detach = frame.block->detach ? &owners.after : nullptr;
+        if constexpr (World::has_markers)
+            if (frame.block->resolve) options.resolve = &owners.doubt.emplace();
         if constexpr (World::has_begin_modes)
             if (frame.block->knows_begin_modes()) World::set_begin(options, frame.block->begin);
         return options;
     }
 
     template <class Target>
-    void run_guard(Target& target, Frame& frame, txhooks::DetachedHooks& after) {
-        const auto options = options_for(target, frame, after);
+    void run_guard(Target& target, Frame& frame, Owners& owners) {
+        const auto options = options_for(target, frame, owners);
         txhooks::Atomic<Target> tx =
             noting_loss(frame.transaction, [&] { return txhooks::Atomic<Target>{target, options}; });
         frame.end = [&tx](bool commit) { commit ? static_cast<void>(tx.commit()) : tx.rollback(); };
@@ -448,6 +548,7 @@ private:
                 trace("commit() of block ", frame.block->id, ": ", std::current_exception());
             }
             frame.committing = false;
+            passing_ = nullptr;
             set_ending(frame, false);
             expect(frame.transaction->ran.empty(), "a hook ran while the transaction is still open");
             world_->settle(frame.block->settle + attempt);
@@ -466,15 +567,9 @@ private:
         } catch (const txhooks::UsageError&) {}
     }
 
-    struct Result {
-        bool failed;
-        bool has_value() const { return not failed; }
-        int error() const { return 1; }
-    };
-
     template <class Target>
-    void run_function(Target& target, Frame& frame, txhooks::DetachedHooks& after) {
-        const auto options = options_for(target, frame, after);
+    void run_function(Target& target, Frame& frame, Owners& owners) {
+        const auto options = options_for(target, frame, owners);
         const auto body = [&]() -> Result {
             enter(frame);
             const EndsHere ends_here{*this, frame};
@@ -482,7 +577,6 @@ private:
             switch (frame.block->end) {
                 case Block::End::commit:
                     frame.committing = true;
-                    frame.told = frame.asked ? Told::rolled_back : Told::committed;
                     return {false};
                 case Block::End::rollback:
                     return {true};
@@ -493,12 +587,15 @@ private:
             }
         };
         const Result result = noting_loss(frame.transaction, [&] { return target.atomic(options, body); });
-        expect(result.failed == (frame.block->end == Block::End::rollback), "atomic() returned another result");
+        const bool failed_before = frame.block == frame.transaction->block and frame.transaction->failed_result;
+        expect(result.failed == (failed_before or frame.block->end == Block::End::rollback),
+               "atomic() returned another result");
+        frame.told = result.failed or frame.asked ? Told::rolled_back : Told::committed;
     }
 
     void run_leaving(Left& left, bool may_leave) {
         Frame& frame = left.frame;
-        const auto options = options_for(db(), frame, left.after);
+        const auto options = options_for(db(), frame, left.owners);
         noting_loss(frame.transaction, [&] { left.guard.emplace(db(), options); });
         frame.end = [&left](bool commit) { commit ? static_cast<void>(left.guard->commit()) : left.guard->rollback(); };
         enter(frame);
@@ -560,7 +657,8 @@ private:
     // ---- Checks
 
     // After an outermost block and, unless they were detached, its hooks.
-    void check_ended(const Frame& frame, const std::exception_ptr& error, txhooks::DetachedHooks& after) {
+    void check_ended(const Frame& frame, const std::exception_ptr& error, Owners& owners) {
+        txhooks::DetachedHooks& after = owners.after;
         Transaction& transaction = *frame.transaction;
         const Block& block = *frame.block;
         const Told told = told_of_transaction(frame);
@@ -572,10 +670,11 @@ private:
         check_idle();
         const bool was_broken = frame.recovered != counts_.recovered;
 
-        const std::vector<const Hook*> expected = this->visible_hooks(transaction);
+        const std::vector<const Hook*> expected = this->visible_hooks(transaction, Kind::commit);
         const bool detached = block.detach and told == Told::committed;
+        const bool committed = told == Told::committed or told == Told::hook_error;
         expect(after.size() == (detached ? expected.size() : 0), "detached hooks: ", after.size());
-        if (told == Told::committed or told == Told::hook_error) {
+        if (committed) {
             if (transaction.marked)
                 expect(this->sees(block), "block ", block.id, " was committed, but its row is not there");
             if (not detached) this->check_runs(transaction, expected, error);
@@ -586,8 +685,22 @@ private:
         const bool untold = transaction.ended_by_raw_sql and was_broken;
         if (told == Told::rolled_back and not untold) this->check_no_rows(transaction);
         if (told == Told::lost) this->check_loss(transaction);
+        if (not transaction.ended_by_raw_sql and told != Told::lost) this->check_before_commit(transaction, committed);
+        this->check_undone(transaction, committed, proves_undone(frame, told, was_broken));
+        this->count_not_run(transaction, told, expected.size());
+        if (owners.doubt and owners.doubt->in_doubt()) {
+            expect(frame.told == Told::unknown, "block ", block.id, " is in doubt: ", text(frame.told));
+            end_doubt(transaction, owners.doubt);
+        }
         if (not detached) return this->check_destroyed(transaction);
         run_detached(transaction, expected, after);
+    }
+
+    // Of a savepoint that may have been released the sink hears that it is lost, and the transaction may be there still.
+    static bool proves_undone(const Frame& frame, Told told, bool was_broken) {
+        if (told == Told::rolled_back) return not was_broken;
+        const bool lost = told == Told::lost and frame.transaction->lost.back() == txhooks::Outcome::rolled_back;
+        return lost and frame.told != Told::unknown and (frame.told == Told::lost or not was_broken);
     }
 
     void run_detached(Transaction& transaction, const std::vector<const Hook*>& expected,
@@ -620,20 +733,41 @@ private:
         if (error) std::rethrow_exception(error);
     }
 
+    // What raw SQL has committed has no marker.
+    void end_doubt(Transaction& transaction, std::optional<txhooks::Doubt>& doubt) {
+        const std::vector<const Hook*> expected = this->visible_hooks(transaction, Kind::commit);
+        trace("the doubt of block ", transaction.block->id);
+        if (transaction.block->afterwards == Block::Afterwards::destroy) return doubt.reset();
+        if (transaction.block->afterwards == Block::Afterwards::discard or transaction.ended_by_raw_sql)
+            return doubt->discard();
+        const bool closes = std::exchange(closes_left_open_, true);
+        bool committed = true;
+        std::exception_ptr error;
+        try {
+            committed = doubt->resolve(db()) == txhooks::Outcome::committed;
+        } catch (const txhooks::HookError&) {
+            error = std::current_exception();
+        }
+        closes_left_open_ = closes;
+        ++(committed ? counts_.resolved_committed : counts_.resolved_rolled_back);
+        if (committed)
+            this->check_runs(transaction, expected, error);
+        else
+            this->check_no_rows(transaction);
+        if (committed and transaction.marked)
+            expect(this->sees(*transaction.block), "resolved as committed, but the row of the block is not there");
+        if (not committed) expect(transaction.ran.empty(), "resolved as rolled back, but hooks ran");
+        this->check_before_commit(transaction, committed);
+        this->check_undone(transaction, committed, not committed);
+    }
+
     // Outside blocks the connection is as new, or can be made so.
     void check_idle() {
         expect(not db().in_atomic_block(), "in_atomic_block() is true outside blocks");
         expect(db().pending_hooks() == 0, "hooks are pending outside blocks: ", db().pending_hooks());
         if (db().usable()) return;
         expect(program_.trouble, "the connection is not usable, but nothing was made to fail");
-        try {
-            txhooks::Atomic tx{db()};
-            expect(false, "a block was opened on a connection that is not usable");
-        } catch (const txhooks::Error&) {}
-        try {
-            db().on_commit([this] { expect(false, "a hook ran on a connection that is not usable"); });
-            expect(false, "a hook was taken on a connection that is not usable");
-        } catch (const txhooks::Error&) {}
+        expect_refused<txhooks::Error>("on a connection that is not usable");
         trace("recover");
         ++counts_.recovered;
         recover();
@@ -657,11 +791,14 @@ private:
             if (transaction.block != left.frame.block) continue;
             expect(transaction.ran.empty(), "hooks of block ", left.frame.block->id, " ran, which was left open");
             if (transaction.lost.empty() and not transaction.ended_by_raw_sql) this->check_no_rows(transaction);
+            this->check_undone(transaction, false, not program_.trouble);
         }
     }
 
     txhooks::HookFailure policy_ = txhooks::HookFailure::stop;
     Frame* innermost_ = nullptr;
+    Frame* passing_ = nullptr;       // hooks are called before its COMMIT
+    Frame* pinned_ = nullptr;        // the block in which a hook is called, copied or destroyed by the library
     bool closes_left_open_ = false;  // hooks may be run or discarded, which will close what they leave open
     long live_ = 0;                  // captures
     std::deque<Transaction> transactions_;

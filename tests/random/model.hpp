@@ -6,6 +6,7 @@
 
 #include <txhooks/error_sink.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <tuple>
@@ -18,7 +19,7 @@ namespace random_programs {
 /// open block, put at the end of the list of the block around it when it ends well. Predicts the whole history.
 class Model {
 public:
-    explicit Model(bool has_begin_modes) : has_begin_modes_{has_begin_modes} {}
+    Model(bool has_begin_modes, bool has_markers) : has_begin_modes_{has_begin_modes}, has_markers_{has_markers} {}
 
     std::vector<Event> history(const Program& program) {
         run(program.steps);
@@ -74,7 +75,7 @@ private:
     Thrown add(const Hook& hook) {
         if (open_.empty()) {
             const Thrown thrown = closing_left_open([&] { return copy(hook); });
-            return thrown ? thrown : closing_left_open([&] { return call(hook); });
+            return thrown ? thrown : closing_left_open([&] { return end_at_once(hook); });
         }
         const std::size_t level = open_.size() - 1;
         open_[level].hooks.push_back(&hook);
@@ -83,6 +84,16 @@ private:
         if (open_.size() > level + 1) roll_back(level + 1);  // the copying left a guard open
         std::erase(open_[level].hooks, &hook);
         return thrown;
+    }
+
+    // Outside of blocks. There is nothing that a failed result could roll back.
+    Thrown end_at_once(const Hook& hook) {
+        if (hook.waits_for_undo()) {
+            destroy(hook);
+            return {};
+        }
+        const Thrown thrown = call(hook);
+        return thrown == Told::rolled_back ? Told::misuse : thrown;
     }
 
     // Outside of blocks.
@@ -100,14 +111,27 @@ private:
         return hook.copy_throws ? Thrown{Told::std_exception} : Thrown{};
     }
 
-    // Returns what leaves the hook.
+    // Returns what leaves the hook: a failed result as what that tells.
     Thrown call(const Hook& hook) {
-        events_.push_back({Event::What::ran, hook.id});
-        Thrown thrown = run(hook.steps);
-        if (not thrown and hook.throws == Throws::std_exception) thrown = Told::std_exception;
-        if (not thrown and hook.throws == Throws::integer) thrown = Told::integer;
+        const Thrown thrown = call_and_keep(hook);
         destroy(hook);
         return hook.robust ? Thrown{} : thrown;
+    }
+
+    Thrown call_and_keep(const Hook& hook) {
+        events_.push_back({Event::What::ran, hook.id});
+        if (const Thrown thrown = run(hook.steps)) return thrown;
+        switch (hook.throws) {
+            case Throws::nothing:
+                return {};
+            case Throws::std_exception:
+                return Told::std_exception;
+            case Throws::integer:
+                return Told::integer;
+            case Throws::failed_result:
+                return Told::rolled_back;
+        }
+        return {};
     }
 
     void destroy(const Hook& hook) {
@@ -120,11 +144,31 @@ private:
         for (const Hook* hook : hooks) destroy(*hook);
     }
 
-    // Returns how many were called, and what stopped them.
+    // The only block that is open ends well, if nothing is thrown and it still can. Hooks that it gets meanwhile are
+    // part of it.
+    Thrown run_before_commit() {
+        while (not open_[0].asked and not open_[0].doomed) {
+            Hooks& hooks = open_[0].hooks;
+            const auto next = std::find_if(hooks.begin(), hooks.end(),
+                                           [](const Hook* hook) { return hook->kind == Kind::before_commit; });
+            if (next == hooks.end()) break;
+            const Hook& hook = **next;
+            hooks.erase(next);
+            const Thrown thrown = call(hook);
+            const bool left_open = open_.size() != 1;
+            if (left_open) roll_back(1);
+            if (thrown) return thrown;
+            if (left_open) return Told::misuse;
+        }
+        return {};
+    }
+
+    // Of a transaction that is committed. Returns how many came to their end, and what stopped them.
     std::pair<std::size_t, Thrown> call_all(const Hooks& hooks, txhooks::HookFailure policy) {
         bool failed = false;
         for (std::size_t i = 0; i != hooks.size(); ++i) {
-            if (not call(*hooks[i])) continue;
+            if (hooks[i]->waits_for_undo()) destroy(*hooks[i]);
+            if (hooks[i]->kind != Kind::commit or not call(*hooks[i])) continue;
             failed = policy != txhooks::HookFailure::report;
             if (policy == txhooks::HookFailure::stop) return {i + 1, Told::hook_error};
         }
@@ -142,8 +186,9 @@ private:
 
     Thrown refusal(const Block& block) const {
         if (block.durable and block.join) return Told::misuse;
-        if (open_.empty()) return {};
-        if (block.durable or block.detach) return Told::misuse;
+        const bool resolve = has_markers_ and block.resolve;
+        if (open_.empty()) return resolve and block.detach ? Thrown{Told::misuse} : Thrown{};
+        if (block.durable or block.detach or resolve) return Told::misuse;
         if (has_begin_modes_ and block.knows_begin_modes() and block.begin != 0) return Told::misuse;
         if (open_[owner()].doomed) return Told::aborted;
         return {};
@@ -189,6 +234,12 @@ private:
     }
 
     Thrown commit(const Block& block, std::size_t level) {
+        if (level == 0) {
+            if (const Thrown thrown = run_before_commit()) {
+                roll_back(level);
+                return end(block, *thrown);
+            }
+        }
         const bool asked = open_[level].asked;
         if (asked or open_[owner()].doomed) {
             roll_back(level);
@@ -205,14 +256,23 @@ private:
         const bool closes = std::exchange(closes_left_open_, true);
         const auto [called, thrown] = call_all(hooks, policy_);
         if (not open_.empty()) roll_back(0);  // a hook left a guard open
-        discard({hooks.begin() + static_cast<std::ptrdiff_t>(called), hooks.end()});
+        destroy_all({hooks.begin() + static_cast<std::ptrdiff_t>(called), hooks.end()});
+        if (not open_.empty()) roll_back(0);  // a destructor did
         closes_left_open_ = closes;
         return end(block, thrown.value_or(Told::committed));
     }
 
-    Thrown finish_detached(const Block& block, const Hooks& hooks) {
+    // The others end with the block.
+    Thrown finish_detached(const Block& block, Hooks hooks) {
+        const auto others = std::stable_partition(hooks.begin(), hooks.end(),
+                                                  [](const Hook* hook) { return hook->kind == Kind::commit; });
+        bool closes = std::exchange(closes_left_open_, true);
+        destroy_all({others, hooks.end()});
+        if (not open_.empty()) roll_back(0);
+        closes_left_open_ = closes;
+        hooks.erase(others, hooks.end());
         end(block, Told::committed);
-        const bool closes = std::exchange(closes_left_open_, false);
+        closes = std::exchange(closes_left_open_, false);
         std::size_t called = 0;
         Thrown thrown;
         if (block.afterwards == Block::Afterwards::run) std::tie(called, thrown) = call_all(hooks, policy_);
@@ -228,15 +288,21 @@ private:
         for (std::size_t i = level; i != open_.size(); ++i)
             hooks.insert(hooks.end(), open_[i].hooks.begin(), open_[i].hooks.end());
         open_.resize(level);
-        if (not joined) return discard(hooks);
+        if (not joined) return undo(hooks);
         Hooks& around = open_.back().hooks;
         around.insert(around.end(), hooks.begin(), hooks.end());
         open_[owner()].doomed = true;
     }
 
-    void discard(const Hooks& hooks) {
+    // The last first, and then all are destroyed. What they throw is nobody's; what they leave open is closed.
+    void undo(const Hooks& hooks) {
         const bool closes = std::exchange(closes_left_open_, true);
         const std::size_t level = open_.size();
+        for (auto hook = hooks.rbegin(); hook != hooks.rend(); ++hook) {
+            if (not(*hook)->waits_for_undo()) continue;
+            call_and_keep(**hook);
+            if (open_.size() != level) roll_back(level);
+        }
         destroy_all(hooks);
         if (open_.size() != level) roll_back(level);  // a destructor left a guard open
         closes_left_open_ = closes;
@@ -249,6 +315,7 @@ private:
     }
 
     bool has_begin_modes_;
+    bool has_markers_;
     txhooks::HookFailure policy_ = txhooks::HookFailure::stop;
     bool closes_left_open_ = false;  // hooks are being run or discarded: what they leave open will be closed
     std::vector<Level> open_;

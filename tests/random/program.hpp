@@ -37,16 +37,27 @@ struct Step {
 
 using Steps = std::vector<Step>;
 
-enum class Throws : std::uint8_t { nothing, std_exception, integer };
+enum class Throws : std::uint8_t {
+    nothing,
+    std_exception,
+    integer,
+    failed_result,  // one before COMMIT returns it
+};
+
+// What a hook waits for.
+enum class Kind : std::uint8_t { commit, before_commit, rollback, unless_committed };
+inline constexpr unsigned kinds = 4;
 
 struct Hook {
     // How it is handed over.
     enum class Way : std::uint8_t { lambda, moved, copied, argument };
 
     unsigned id = 0;
+    Kind kind = Kind::commit;
     Way way = Way::lambda;
-    bool robust = false;
-    bool large = false;  // an over-aligned capture of several hundred bytes
+    bool robust = false;  // a commit hook
+    bool judged = false;  // one before COMMIT that returns a result
+    bool large = false;   // an over-aligned capture of several hundred bytes
     bool through_connection = false;
     bool copy_throws = false;
     Throws throws = Throws::nothing;
@@ -56,6 +67,8 @@ struct Hook {
 
     // Its capture is an object whose life can be followed.
     bool tracked() const { return way != Way::lambda; }
+    // Called when what was done at its place in the code is undone.
+    bool waits_for_undo() const { return kind == Kind::rollback or kind == Kind::unless_committed; }
 };
 
 struct Block {
@@ -76,8 +89,9 @@ struct Block {
     bool join = false;
     bool durable = false;
     bool detach = false;
+    bool resolve = false;                     // where the backend has markers
     bool marked = true;                       // an outermost block that writes a row of its own, before anything else
-    Afterwards afterwards = Afterwards::run;  // with the detached hooks
+    Afterwards afterwards = Afterwards::run;  // with the detached hooks, or with the doubt
     unsigned begin = 0;                       // begin mode, where the backend has some
     unsigned retries = 0;                     // of commit() while the engine leaves the transaction open
     std::uint32_t settle = 0;                 // what is done before each

@@ -13,14 +13,19 @@
 // What is noted while a program is executed.
 namespace random_programs {
 
+struct Frame;
+
 struct Transaction {
     const Block* block;
     txhooks::HookFailure policy;
-    bool marked = false;  // the row of the block itself was put
+    Frame* frame = nullptr;  // of `block`, while that is being executed
+    bool marked = false;     // the row of the block itself was put
     bool ended_by_raw_sql = false;
-    std::vector<const Hook*> hooks = {};      // registered, in order
-    std::vector<const Hook*> ran = {};        // in order
-    std::vector<txhooks::Outcome> lost = {};  // what was told of a loss
+    bool failed_result = false;                // returned by a hook before COMMIT
+    std::vector<const Hook*> hooks = {};       // registered, in order
+    std::vector<const Hook*> ran_before = {};  // before COMMIT, in order
+    std::vector<const Hook*> ran = {};         // after it, in order
+    std::vector<txhooks::Outcome> lost = {};   // what was told of a loss
 };
 
 // A block in execution.
@@ -41,6 +46,8 @@ struct Frame {
 struct HookState {
     Transaction* transaction = nullptr;
     bool registered = false;
+    bool being_registered = false;   // in a block
+    bool perhaps_elsewhere = false;  // its row was put into a transaction that user code has exchanged, unnoticed
     bool threw = false;
     unsigned ran = 0;
     unsigned destroyed = 0;

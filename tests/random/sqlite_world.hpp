@@ -79,8 +79,11 @@ template <class Adapter>
 class SqliteWorld {
 public:
     using Db = txhooks::HookedConnection<sqlite3*, txhooks::testing::FaultyAdapter<Adapter>>;
-    static constexpr bool has_begin_modes = true;
     static constexpr bool counts = std::is_same_v<Adapter, txhooks::sqlite::Counting<sqlite3*>>;
+    static constexpr bool has_begin_modes = true;
+    static constexpr bool has_markers = false;
+    static constexpr bool proves_losses = counts;
+    static constexpr bool has_unknown_losses = true;
     static constexpr const char* name = counts ? "counting" : "sqlite";
 
     explicit SqliteWorld(std::uint32_t setting) {
@@ -103,6 +106,8 @@ public:
         if constexpr (std::is_same_v<decltype(options.begin), txhooks::sqlite::Begin>)
             options.begin = static_cast<txhooks::sqlite::Begin>(mode);
     }
+
+    static bool notices_exchange() { return counts; }
 
     Said trouble(std::uint32_t number, bool in_block) {
         Numbers numbers{number};

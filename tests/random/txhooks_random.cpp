@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 
-// Runs random programs against the promise: a hook ran if and only if its row is visible from a second connection.
+// Runs random programs against the promise: a commit hook ran if and only if its row is visible from a second
+// connection, and the other kinds as it follows from that.
 //
 //     txhooks_random [--fake N] [--sqlite N] [--seed S] [--replay WORLD:SEED] [--verbose]
 //
 // N is how many blocks are to be opened, at least; S picks the programs. Exits with 1 if anything was violated; the
-// program that did it is shown then, with the command that runs it again.
+// program that did it is shown then, with the command that runs it again. Exits with 1 too if a batch that is large
+// enough has not seen each kind of hook run, and each way to end.
 
 #include "dice.hpp"
 #include "fake_world.hpp"
@@ -48,15 +50,63 @@ void print(const Counts& c) {
         "  %lu blocks: %lu outermost, %lu nested; %lu refused to open; in %lu programs, %lu of them compared with the "
         "model\n"
         "  outermost: %lu committed, %lu committed with HookError, %lu rolled back, %lu aborted, %lu unknown,\n"
-        "    %lu lost (%lu rolled back, %lu committed, %lu unknown); %lu commits tried again after still_open, %lu "
-        "times "
-        "broken and recovered\n"
-        "  hooks: %lu registered in blocks, %lu run at once, %lu ran, %lu threw, %lu discarded\n"
+        "    %lu lost (%lu rolled back, %lu committed, %lu unknown); %lu in doubt resolved as committed, %lu as "
+        "rolled back;\n"
+        "    %lu commits tried again after still_open, %lu times broken and recovered\n"
+        "  hooks: %lu registered in blocks, %lu at once; ran: %lu on_commit, %lu before_commit, %lu on_rollback, %lu "
+        "unless_committed;\n"
+        "    %lu threw, %lu discarded; on_commit: %lu lost, %lu in doubt, %lu dropped behind one that threw\n"
         "  violations: %lu\n",
         c.blocks(), c.outermost, c.nested, c.refused, c.programs, c.modelled, c.committed, c.hook_error, c.rolled_back,
         c.aborted, c.unknown, c.lost_rolled_back + c.lost_committed + c.lost_unknown, c.lost_rolled_back,
-        c.lost_committed, c.lost_unknown, c.retried, c.recovered, c.hooks, c.at_once, c.ran, c.threw, c.discarded,
+        c.lost_committed, c.lost_unknown, c.resolved_committed, c.resolved_rolled_back, c.retried, c.recovered, c.hooks,
+        c.at_once, c.ran[0], c.ran[1], c.ran[2], c.ran[3], c.threw, c.discarded, c.were_lost, c.in_doubt, c.dropped,
         c.violations);
+}
+
+// Whether the batch has seen each kind of hook run, and each way to end that its world has, if it was large enough.
+template <class World>
+bool has_seen_all(const Counts& c) {
+    constexpr unsigned long shows_hooks = 1'000;
+    constexpr unsigned long shows_all = 20'000;  // a COMMIT of SQLite is in doubt once in two thousand blocks
+    const struct {
+        const char* what;
+        unsigned long seen;
+        unsigned long enough;
+        bool possible = true;
+    } sights[] = {
+        {"hook of on_commit() that ran", c.ran[0], shows_hooks},
+        {"hook of before_commit() that ran", c.ran[1], shows_hooks},
+        {"hook of on_rollback() that ran", c.ran[2], shows_hooks},
+        {"hook of unless_committed() that ran", c.ran[3], shows_hooks},
+        {"hook outside blocks", c.at_once, shows_hooks},
+        {"hook that was discarded", c.discarded, shows_hooks},
+        {"hook that was dropped behind one that threw", c.dropped, shows_all},
+        {"hook whose transaction was lost", c.were_lost, shows_all},
+        {"hook whose transaction was in doubt", c.in_doubt, shows_all},
+        {"program compared with the model", c.modelled, shows_hooks},
+        {"block that was refused", c.refused, shows_all},
+        {"block that was committed", c.committed, shows_all},
+        {"HookError", c.hook_error, shows_all},
+        {"block that was rolled back", c.rolled_back, shows_all},
+        {"TransactionAborted", c.aborted, shows_all},
+        {"CommitUnknown", c.unknown, shows_all},
+        {"loss known to be rolled back", c.lost_rolled_back, shows_all, World::proves_losses},
+        {"loss known to be committed", c.lost_committed, shows_all, World::proves_losses},
+        {"loss of unknown outcome", c.lost_unknown, shows_all, World::has_unknown_losses},
+        {"doubt resolved as committed", c.resolved_committed, shows_all, World::has_markers},
+        {"doubt resolved as rolled back", c.resolved_rolled_back, shows_all, World::has_markers},
+        {"COMMIT that was tried again", c.retried, shows_all},
+        {"connection that broke and recovered", c.recovered, shows_all},
+    };
+    bool all = true;
+    for (const auto& sight : sights) {
+        if (sight.seen != 0 or not sight.possible or c.blocks() < sight.enough) continue;
+        std::fprintf(stderr, "NOT SEEN in %lu blocks of %s: a %s; this batch proves nothing about it\n", c.blocks(),
+                     World::name, sight.what);
+        all = false;
+    }
+    return all;
 }
 
 template <class World>
@@ -69,7 +119,7 @@ bool run_batch(unsigned long blocks, std::uint64_t batch, bool verbose) {
     Counts counts{};
     while (counts.blocks() < blocks and counts.violations == 0) run_seed<World>(seed++, counts, verbose);
     print(counts);
-    return counts.violations == 0;
+    return counts.violations == 0 and has_seen_all<World>(counts);
 }
 
 bool replay(const std::string& name) {
