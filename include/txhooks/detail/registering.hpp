@@ -116,8 +116,11 @@ template <HookKind kind>
     if constexpr (kind == HookKind::before_commit) refuse_verb_under_way();  // it may be COMMIT
     if (phase_ == Phase::in_verb && current_ != nullptr) return true;
     refuse_unless_alive();
-    if (phase_ == Phase::doomed) return true;
     const ConnectionState state = verb_state();
+    if (phase_ == Phase::doomed) {
+        if (is_gone(state)) throw_lost();
+        return true;
+    }
     if (is_gone(state) && state != engine_at_rest()) refuse_engine(state);
     if (state != engine_at_rest())
         throw UsageError{
