@@ -626,6 +626,38 @@ TEST_CASE("ambient: a scope that ends on another thread than it began on ends th
           "suspend while it holds one\n");
 }
 
+// ---- The other kinds of hooks
+
+TEST_CASE("ambient: the nearest connection takes hooks of every kind", "[ambient][S68]") {
+    Fake outer;
+    Fake inner;
+    Trace ran;
+    CHECK(AmbientConnection::nearest() == nullptr);
+    const AmbientConnection here{outer};
+    CHECK(AmbientConnection::nearest() == &static_cast<Connection&>(outer));
+    {
+        const AmbientConnection nearer{inner};
+        CHECK(AmbientConnection::nearest() == &static_cast<Connection&>(inner));
+        inner.atomic([&] {
+            AmbientConnection::nearest()->before_commit(ran.hook("before"));
+            AmbientConnection::nearest()->unless_committed(ran.hook("not committed"));
+            AmbientConnection::nearest()->on_rollback(ran.hook("undone"));
+            AmbientConnection::nearest()->before_commit([&] { inner.set_rollback(true); });
+        });
+    }
+    CHECK(AmbientConnection::nearest() == &static_cast<Connection&>(outer));
+    CHECK(ran.text() == "before,undone,not committed");
+}
+
+TEST_CASE("ambient: where the nearest connection is gone no other is given", "[ambient]") {
+    Fake outer;
+    const AmbientConnection here{outer};
+    std::optional<Fake> inner{std::in_place};
+    const AmbientConnection nearer{*inner};
+    inner.reset();
+    CHECK_THROWS_AS(AmbientConnection::nearest(), txhooks::ConnectionBroken);
+}
+
 // ---- Cost
 
 TEST_CASE("ambient: binding and registering allocate nothing", "[ambient][ambient]") {

@@ -273,6 +273,44 @@ TEST_CASE("before_commit: commit() tells of a result that means failure by its o
     CHECK_FALSE(db.committed("row"));
 }
 
+TEST_CASE("before_commit: a result that means failure does not hide a loss or a ROLLBACK that fails",
+          "[S62][S49][S50]") {
+    Db db;
+    Sink sink{db};
+    const bool lost = GENERATE(true, false);
+    const std::string told = lost ? "TransactionLost committed" : "disk full";
+    if (not lost) db.faults.fail(Verb::rollback, When::before_effect, FakeError{"disk full"});
+    const auto hook = [&db, lost] {
+        if (lost) db.execute("COMMIT");
+        return failing();
+    };
+    const auto body = [&] {
+        db.put("row");
+        db.before_commit(hook);
+    };
+    SECTION("in a guard") {
+        Tx tx{db};
+        body();
+        CHECK(ending([&] { return tx.commit(); }) == told);
+    }
+    SECTION("in the function form") {
+        CHECK(ending([&] { db.atomic(body); }) == told);
+    }
+    SECTION("by retry") {
+        RetryPolicy policy;
+        policy.transient = [](const std::exception_ptr&) noexcept { return true; };
+        CHECK(ending([&] { txhooks::retry(db, policy, body); }) == told);
+    }
+    SECTION("where the result is returned the sink is told") {
+        const Result result = db.atomic([&] {
+            body();
+            return Result::success(nullptr);
+        });
+        CHECK(result.error() == 7);
+    }
+    CHECK(sink.errors() == Log{told});
+}
+
 TEST_CASE("before_commit: a result that means success, or cannot fail, is ignored", "[S62]") {
     Db db;
     int calls = 0;

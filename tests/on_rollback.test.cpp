@@ -381,6 +381,20 @@ TEST_CASE("on_rollback: registered on a lost or broken connection it is refused"
     CHECK(ran.text() == "1");
 }
 
+TEST_CASE("on_rollback: in a doomed block too a loss is noticed at registration", "[S9][S50][S68]") {
+    Db db;
+    Trace ran;
+    Tx tx{db};
+    CHECK_THROWS_AS(db.atomic({.join = true}, [] { throw Oops{}; }), Oops);
+    db.on_rollback(ran.hook("1"));
+    db.execute("ROLLBACK");
+    db.put("row");  // on its own
+    CHECK_THROWS_AS(db.on_rollback(ran.hook("never")), TransactionLost);
+    CHECK_THROWS_AS(db.on_commit(ran.hook("never")), TransactionLost);
+    CHECK_THROWS_AS(tx.commit(), TransactionLost);
+    CHECK(ran.text() == "1");
+}
+
 TEST_CASE("on_rollback: when copying throws nothing was registered", "[S74][S7]") {
     struct Bad {
         Bad() = default;

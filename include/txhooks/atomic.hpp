@@ -38,19 +38,21 @@ public:
     static void* operator new(std::size_t) = delete;  // a block ends with the scope it stands in
     static void* operator new[](std::size_t) = delete;
 
-    /// Rolls back what was not committed. What fails in that goes to the error sink: a destructor has nobody to tell.
+    /// Rolls back what was not committed, and runs its rollback hooks. What fails in that goes to the error sink: a destructor has nobody to tell.
     /// O(discarded hooks).
     ~Atomic() {
         if (block_.db != nullptr) detail::Blocks::abandon(block_);
     }
 
-    /// Ends the block well. For the outermost: COMMIT, and when that is proven the hooks run, in here. For a savepoint:
-    /// RELEASE; its hooks now belong to the block around it. O(1) and the hooks.
+    /// Ends the block well. For the outermost: the hooks of `before_commit` run; then COMMIT, and when that is proven the
+    /// commit hooks run, in here. For a savepoint: RELEASE; its hooks now belong to the block around it. O(1) and the hooks.
     ///
-    /// Returns `Outcome::committed`, or `Outcome::rolled_back` after `set_rollback(true)`.
+    /// Returns `Outcome::committed`; or `Outcome::rolled_back` after `set_rollback(true)`, or when the result of a hook before
+    /// COMMIT means failure.
     ///
     /// Throws, and then the block has ended with its hooks discarded: `TransactionAborted` (it could only roll back),
-    /// `TransactionLost`, `CommitUnknown` (the connection is broken), or the engine's own exception (rolled back).
+    /// `TransactionLost`, `CommitUnknown` (the connection is broken), the engine's own exception (rolled back), or what a
+    /// hook before COMMIT throws (rolled back).
     /// `HookError`: the data is committed and the block has ended; a hook threw, later ones are discarded.
     /// Throws, and the block is still open with its hooks: the engine's own exception while `active()` (SQLite busy, a
     /// deferred constraint: repair it or wait, and call `commit()` again); `UsageError` when a block inside this one is
@@ -60,12 +62,12 @@ public:
             detail::Blocks::refuse_ended();
         try {
             return block_.db->template commit<Verbs>(block_);
-        } catch (const detail::FailedHook&) {
-            return Outcome::rolled_back;
+        } catch (const detail::FailedHook& failed) {
+            return failed.outcome();
         }
     }
 
-    /// Undoes the block and discards its hooks; on a joined block dooms the block it is part of. On an ended block:
+    /// Undoes the block, runs its rollback hooks and discards the others; on a joined block dooms the block it is part of. On an ended block:
     /// nothing. O(discarded hooks).
     ///
     /// Throws: what the engine throws (the outermost: the connection is broken; a savepoint: the block around it can

@@ -7,7 +7,6 @@
 #include <txhooks/errors.hpp>
 #include <txhooks/result_traits.hpp>
 
-#include <algorithm>
 #include <functional>
 #include <memory>
 #include <type_traits>
@@ -131,9 +130,11 @@ private:
                 if (seen.insert(&value).second) firsts.push_back(&value);
             for (T* const first : firsts) unique.push_back(static_cast<T&&>(*first));
         } else {
-            for (T& value : values)
-                if (std::find(unique.begin(), unique.end(), value) == unique.end())
-                    unique.push_back(static_cast<T&&>(value));
+            for (T& value : values) {
+                bool known = false;
+                for (const T& other : unique) known = known || static_cast<bool>(other == value);
+                if (!known) unique.push_back(static_cast<T&&>(value));
+            }
         }
         return unique;
     }

@@ -84,6 +84,7 @@ public:
     /// They run where the enclosing block goes on, or with the connection idle, and may use it; what they register belongs
     /// to the enclosing block, and what they write is undone with that. What they throw goes to the error sink: they run in
     /// destructors too, so to end the thread in one ends the program.
+    /// What raw SQL writes after it has ended the transaction behind the block's back was never part of that, and stays.
     /// After a commit, and in doubt, it does not run. Outside any block it is destroyed at once: nothing is undone there.
     ///
     /// Register first, then change: if this throws, nothing was registered. What the hook refers to must outlive the block.

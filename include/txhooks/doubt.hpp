@@ -15,7 +15,8 @@
 
 namespace txhooks {
 
-/// Finds out what became of a COMMIT that nobody answered, so that its hooks run after all, once, or are discarded:
+/// Finds out what became of a COMMIT that nobody answered, so that its hooks run after all, once, or are discarded; those
+/// of `on_rollback` the other way round:
 ///
 ///     txhooks::Doubt doubt;
 ///     try {
@@ -26,14 +27,14 @@ namespace txhooks {
 ///     }
 ///
 /// Such a block writes a row with a random id, its marker, in the same round trip as COMMIT (by libpq the first of each
-/// session takes one more, which prepares the statement `txhooks_marker`), if hooks are waiting and it is not
+/// session takes one more, which prepares the statement `txhooks_marker`), if commit or rollback hooks are waiting and it is not
 /// read-only. `resolve` writes a row of the same id that says *not committed*, unless there is one, and then reads it.
 /// Where the block's is not there it never will be: a COMMIT that is still on its way fails on the row. (PostgreSQL,
 /// MariaDB. An engine that runs in the process dies with its doubt.) On PostgreSQL the answer waits for the standbys
 /// that a COMMIT of that connection waits for, and then stands after a failover.
 ///
-/// Without a `Doubt` the hooks are destroyed at once: a capture whose destructor undoes something (removes an uploaded
-/// file) does so although the row may be there.
+/// Hooks of `unless_committed` run when `CommitUnknown` arrives. Without a `Doubt` all others are destroyed then, without
+/// running: a capture whose destructor undoes something (removes an uploaded file) does so although the row may be there.
 ///
 /// The marker's table, once for each database (on MariaDB with ENGINE=InnoDB, if that is not the default; on PostgreSQL
 /// not UNLOGGED, which `resolve` refuses):
@@ -59,13 +60,13 @@ public:
 
     /// Whether the last block wrote a marker, its COMMIT was left without an answer, and nobody has resolved that.
     bool in_doubt() const noexcept { return in_doubt_; }
-    /// How many hooks wait for `resolve`. O(n).
+    /// How many commit hooks wait for `resolve`. O(n).
     std::size_t size() const noexcept { return hooks_.size(); }
     /// The id of the last block's row: 32 hexadecimal digits.
     const char* marker() const noexcept { return marker_; }
 
     /// Asks the database, through a connection to the same one. Returns `committed`, and then the hooks have run as the
-    /// COMMIT would have run them; or `rolled_back`, and then they are discarded.
+    /// COMMIT would have run them; or `rolled_back`, and then the rollback hooks have run and the others are discarded.
     ///
     /// Throws: `HookError`: committed, a hook threw. After any other throw the doubt is as before: `UsageError` when
     /// nothing is in doubt, in an atomic block, or when the row cannot be written; `ConnectionBroken`, which is about

@@ -23,7 +23,7 @@ struct BlockOptions {
     /// If another block is open, be part of it instead of a savepoint: a failure here dooms that one. Not with
     /// `durable`.
     bool join = false;
-    /// Outermost only: do not run the hooks at the commit but leave them here, to be run later. Must outlive the block.
+    /// Outermost only: do not run the commit hooks at the commit but leave them here, to be run later. Must outlive the block.
     DetachedHooks* detach = nullptr;
     /// Outermost only, not with `detach`: what finds out how a COMMIT without an answer ended, a `txhooks::Doubt`. Must
     /// outlive the block.

@@ -8,6 +8,7 @@
 #include <txhooks/atomic.hpp>
 #include <txhooks/detail/access.hpp>
 #include <txhooks/detail/callable.hpp>
+#include <txhooks/detail/failed_result.hpp>
 #include <txhooks/detail/members.hpp>
 #include <txhooks/errors.hpp>
 
@@ -83,6 +84,8 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
         return cause_is(e);
     } catch (const TransactionLost& e) {
         return e.outcome() == Outcome::rolled_back && cause_is(e);
+    } catch (const FailedHook&) {
+        return false;  // a result
     } catch (const Error&) {
         return false;  // committed, or perhaps; or it would fail again
     } catch (...) {
@@ -99,7 +102,7 @@ auto with_hooks_before_commit(Blocks& db, const Call& call) -> decltype(call()) 
     const auto run_hooks = [&](const auto&... result) {
         if (db.waits_for_commit() && !detail::is_failed(result...)) db.run_before_commit();
     };
-    return or_failed_result([&]() -> decltype(auto) { return detail::return_after(call, run_hooks); });
+    return detail::return_after(call, run_hooks);
 }
 
 // Ends the open block, in which `error` was thrown. Returns whether nothing of it can have been committed.

@@ -4,6 +4,7 @@
 // Everything in the public headers that is not one database's, used on one connection.
 
 #include <txhooks/ambient.hpp>
+#include <txhooks/batch.hpp>
 #include <txhooks/doubt.hpp>
 #include <txhooks/http_status.hpp>
 #include <txhooks/retry.hpp>
@@ -12,6 +13,7 @@
 #include <txhooks/txhooks.hpp>
 
 #include <functional>
+#include <vector>
 
 template <class Db>
 int use(Db& db) {
@@ -24,6 +26,14 @@ int use(Db& db) {
         db.on_commit([](int& n, int by) { n += by; }, std::ref(ran), 1);
         tx.commit();
     });
+    txhooks::Batch<int, Db> batch{[&ran](Db&, std::vector<int> values) { ran += values[0]; }};
+    db.atomic([&] {
+        db.before_commit(hook);
+        batch.add(db, 1);
+        db.on_rollback(hook);
+        db.unless_committed(hook);
+        db.set_rollback(true);
+    });
     txhooks::DetachedHooks after;
     txhooks::Doubt doubt;
     db.atomic({.detach = &after}, hook);
@@ -35,6 +45,7 @@ int use(Db& db) {
     txhooks::testing::CapturedHooks captured{db};
     const txhooks::AmbientConnection ambient{db};
     txhooks::call_after_commit(hook);
+    txhooks::AmbientConnection::nearest()->on_rollback(hook);
     captured.run();
     rolled_back.end();
     db.reset();

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <txhooks/detail/failure.hpp>
 #include <txhooks/errors.hpp>
+#include <txhooks/outcome.hpp>
 #include <txhooks/result_traits.hpp>
 
 #include <type_traits>
@@ -9,8 +11,16 @@
 namespace txhooks::detail {
 
 // How a result of a hook before COMMIT that means failure gets to the end of its block. Nobody else meets one: the
-// function form returns the result, or throws TransactionAborted; commit() returns Outcome::rolled_back.
-struct FailedHook {};
+// function form returns the result, or throws TransactionAborted; commit() returns Outcome::rolled_back. Where nobody is
+// given the result, what went wrong in the ROLLBACK is thrown instead.
+struct FailedHook {
+    Failure rolling_back = {};
+
+    [[gnu::cold, gnu::noinline]] Outcome outcome() const {
+        if (rolling_back) rolling_back.rethrow();
+        return Outcome::rolled_back;
+    }
+};
 
 template <class Result>
 struct FailedResult : FailedHook {
@@ -34,14 +44,15 @@ struct Judged {
 template <class Act>
 auto or_failed_result(const Act& act) -> decltype(act()) {
     using Result = decltype(act());
-    struct None {};
-    using Same = std::conditional_t<CanFail<Result> && !std::is_reference_v<Result>, Result, None>;
+    struct Nothing {};
+    using Same = std::conditional_t<CanFail<Result> && !std::is_reference_v<Result>, Result, Nothing>;
     try {
         return act();
     } catch (FailedResult<Same>& failed) {
         if constexpr (std::is_same_v<Same, Result>) return static_cast<Result&&>(failed.result);
         throw;
-    } catch (const FailedHook&) {
+    } catch (const FailedHook& failed) {
+        static_cast<void>(failed.outcome());
         throw TransactionAborted{};
     }
 }

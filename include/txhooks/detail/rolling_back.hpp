@@ -6,6 +6,7 @@
 #include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/detaching.hpp>
 #include <txhooks/detail/die.hpp>
+#include <txhooks/detail/failed_result.hpp>
 #include <txhooks/detail/standing.hpp>
 
 #include <exception>
@@ -195,8 +196,13 @@ inline Failure Blocks::roll_back_all() noexcept {
 }
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void roll_back_and_throw(Block& block, const std::exception_ptr& error) {
-    if (block.db != nullptr) block.db->roll_back_quietly(block, error);
-    std::rethrow_exception(error);
+    const Failure failure = block.db != nullptr ? block.db->roll_back_quietly(block, error) : Failure{};
+    try {
+        std::rethrow_exception(error);
+    } catch (FailedHook& failed) {
+        if (failure) failed.rolling_back = failure;
+        throw;
+    }
 }
 
 // Does `act`. If that throws, the block is rolled back, if it is open still.

@@ -21,7 +21,7 @@ namespace txhooks::testing {
 ///     hooks.run();                 // or discard(), or nothing: the end of the scope discards
 ///
 /// Hooks of a block that rolled back are not among them, nor those registered outside every block, which run at once,
-/// nor those of a block with `detach`. Where one such scope stands in another, the inner one keeps what is committed in
+/// nor those of a block with `detach`. Hooks of other kinds run, or end, with their blocks, as they would without it. Where one such scope stands in another, the inner one keeps what is committed in
 /// it. Together with `RolledBack` either may be the outer one; what is kept outlives an inner `RolledBack`. A `Doubt`
 /// is not used: a COMMIT without an answer discards the hooks. Scopes on one connection end in the reverse order of
 /// their beginning, and before their connection: anything else terminates the program.

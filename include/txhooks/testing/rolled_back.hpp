@@ -50,6 +50,7 @@ private:
 /// - What only a COMMIT can answer does not happen: a busy SQLite file, a deferred constraint (PostgreSQL: `SET
 ///   CONSTRAINTS ALL IMMEDIATE`), a serialization failure at COMMIT, `CommitUnknown`.
 /// - A `Doubt` is not used: there is none.
+/// - A block that has committed in it runs no rollback hooks when the rows are taken back at the end.
 /// - Begin options are accepted and change nothing: the transaction has begun.
 /// - On PostgreSQL a statement that fails outside every block aborts the whole test. Put it into a block.
 ///
