@@ -381,7 +381,7 @@ TEST_CASE("HookArena: a hook of any kind is built in place, neither copied nor m
     }
     CHECK(ran == 100);
     HookArena::Undo undone{hooks, hooks.start(), true};
-    while (undone.next()) continue;
+    while (not undone.empty()) undone.call_next();
     CHECK(ran == 300);
     hooks.discard(hooks.start());
     CHECK(hooks.empty(hooks.start()));
@@ -424,7 +424,10 @@ TEST_CASE("HookArena: those that end with their block go, and the others stay wi
     CHECK(hooks.size(hooks.start()) == 2);
     history.clear();
     HookArena::Undo undone{hooks, hooks.start(), true};
-    while (undone.next()) history.note("called");
+    while (not undone.empty()) {
+        undone.call_next();
+        history.note(undone.kind() == HookKind::rollback ? "called" : "another");
+    }
     CHECK(history.text() == (keep_rollback ? "rollback 2,called,rollback 1,called" : ""));
     history.clear();
     run(hooks, hooks.start());
@@ -457,9 +460,10 @@ TEST_CASE("HookArena: an exception of another language from a hook of another ki
     CHECK(before.next());
     CHECK_FALSE(before.next());
     HookArena::Undo undone{hooks, hooks.start(), true};
-    CHECK(throws([&] { undone.next(); }));
-    CHECK(undone.next());
-    CHECK_FALSE(undone.next());
+    CHECK(throws([&] { undone.call_next(); }));
+    CHECK_FALSE(undone.empty());
+    undone.call_next();
+    CHECK(undone.empty());
     hooks.discard(hooks.start());
     CHECK(history.text() == "b,~b,a,~a");
 }
