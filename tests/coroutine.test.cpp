@@ -186,3 +186,67 @@ TEST_CASE("coroutine: several take turns, each with its own connection", "[S10][
     CHECK_FALSE(two.db.committed("a"));
     CHECK(two.db.log().back() == "ROLLBACK");
 }
+
+TEST_CASE("coroutine: hooks of every kind wait over suspensions, and run where the block ends",
+          "[S13][S56][S61][S68]") {
+    for (const bool commits : {false, true}) {
+        Fake db;
+        Sink sink{db};
+        std::string ran;
+        std::vector<std::thread::id> ran_on;
+        const auto story = [](Fake& on, std::string& to, std::vector<std::thread::id>& threads,
+                              bool ends_well) -> Task {
+            const auto hook = [&to, &threads](char key) {
+                to += key;
+                threads.push_back(std::this_thread::get_id());
+            };
+            Atomic tx{on};
+            on.on_rollback(hook, 'r');
+            on.before_commit(hook, 'b');
+            co_await elsewhere;
+            on.put("a");
+            on.unless_committed(hook, 'u');
+            on.on_commit(hook, 'c');
+            co_await elsewhere;
+            if (ends_well)
+                tx.commit();
+            else
+                tx.rollback();
+        };
+        Task task = story(db, ran, ran_on, commits);
+        while (not task.done()) {
+            CHECK(ran == "");
+            task.resume_on_another_thread();
+        }
+        CHECK(task.error() == "none");
+        CHECK(ran == (commits ? "bc" : "ur"));
+        for (const std::thread::id id : ran_on) CHECK(id == ran_on.front());
+        CHECK(ran_on.front() != std::this_thread::get_id());
+        CHECK(db.committed("a").has_value() == commits);
+        CHECK(sink.errors().empty());
+    }
+}
+
+TEST_CASE("coroutine: one destroyed while it is suspended runs its rollback hooks", "[S31][S56][S68]") {
+    Fake db;
+    Sink sink{db};
+    std::string ran;
+    const auto story = [](Fake& on, std::string& to) -> Task {
+        Atomic tx{on};
+        on.on_rollback([&to] { to += 'a'; });
+        on.before_commit([&to] { to += '-'; });
+        Atomic inner{on};
+        on.on_rollback([&to] { to += 'b'; });
+        on.put("a");
+        co_await elsewhere;
+        inner.commit();
+        tx.commit();
+    };
+    {
+        Task task = story(db, ran);
+        task.resume();
+    }
+    CHECK(ran == "ba");
+    CHECK(db.log() == Log{"BEGIN", "SAVEPOINT txhooks_1", "INSERT a", "ROLLBACK TO txhooks_1", "ROLLBACK"});
+    CHECK(db.usable());
+}

@@ -780,3 +780,153 @@ TEST_CASE("resolve: a block that gets no memory for its hooks was not begun", "[
     db.atomic({.resolve = &doubt}, [&] { db.on_commit(ran.hook("1")); });
     CHECK(ran.text() == "1");
 }
+
+// ---- Hooks of other kinds
+
+namespace {
+
+void register_each_kind(Db& db, Trace& ran) {
+    db.on_rollback(ran.probe("rollback"));
+    db.before_commit(ran.probe("before"));
+    db.on_commit(ran.probe("commit"));
+    db.unless_committed(ran.probe("unless"));
+}
+
+}  // namespace
+
+TEST_CASE("detach: hands commit hooks over, and the rest ends with the block", "[S60][S73][S75][S77]") {
+    Db db;
+    Trace ran;
+    DetachedHooks after;
+    SECTION("committed") {
+        db.atomic({.detach = &after}, [&] {
+            register_each_kind(db, ran);
+            CHECK(db.pending_hooks() == 1);
+        });
+        CHECK(ran.text() == "before,~before,~rollback,~unless");
+        CHECK(after.size() == 1);
+        ran.clear();
+        after.run();
+        CHECK(ran.text() == "commit,~commit");
+    }
+    SECTION("rolled back") {
+        CHECK_THROWS_AS(db.atomic({.detach = &after},
+                                  [&] {
+                                      register_each_kind(db, ran);
+                                      throw Oops{};
+                                  }),
+                        Oops);
+        CHECK(ran.text() == "unless,rollback,~rollback,~before,~commit,~unless");
+    }
+    SECTION("in doubt") {
+        db.answer_commit({Outcome::unknown, nullptr, true});
+        CHECK_THROWS_AS(db.atomic({.detach = &after}, [&] { register_each_kind(db, ran); }), CommitUnknown);
+        CHECK(ran.text() == "before,~before,unless,~rollback,~commit,~unless");
+    }
+    CHECK(after.size() == 0);
+    db.reset();
+    CHECK(db.usable());
+}
+
+TEST_CASE("detach: what was left without a commit hook is nothing, and is not reported", "[S60][S75][S77]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    {
+        DetachedHooks after;
+        db.atomic({.detach = &after}, [&] {
+            db.on_rollback(ran.probe("1"));
+            db.unless_committed(ran.probe("2"));
+        });
+        CHECK(ran.text() == "~1,~2");
+        CHECK(after.size() == 0);
+        db.atomic({.detach = &after}, [&] { db.on_rollback(ran.probe("3")); });
+    }
+    CHECK(ran.text() == "~1,~2,~3");
+    CHECK(sink.empty());
+}
+
+TEST_CASE("detach: a rollback hook may do anything to the DetachedHooks of its block", "[S57][S60][S72]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    auto after = std::make_unique<DetachedHooks>();
+    const auto act = GENERATE(as<std::string>{}, "run", "discard", "destroy", "fill", "use again");
+    CAPTURE(act);
+    Db other;
+    Sink other_sink{other};
+    CHECK_THROWS_AS(db.atomic({.detach = after.get()},
+                              [&] {
+                                  db.on_rollback(ran.probe("1"));
+                                  db.on_rollback([&] {
+                                      CHECK(after->size() == 0);
+                                      if (act == "run") after->run();
+                                      if (act == "discard") after->discard();
+                                      if (act == "destroy") after.reset();
+                                      if (act == "fill") *after = filled(other, ran, "of other");
+                                      if (act == "use again")
+                                          db.atomic({.detach = after.get()}, [&] { db.on_commit(ran.probe("again")); });
+                                  });
+                                  db.on_commit(ran.probe("2"));
+                                  throw Oops{};
+                              }),
+                    Oops);
+    CHECK(ran.text() == "1,~1,~2");
+    ran.clear();
+    if (after) after->run();
+    CHECK(ran.text() == (act == "fill" ? "of other,~of other" : act == "use again" ? "again,~again" : ""));
+    CHECK(sink.empty());
+    CHECK(db.usable());
+}
+
+TEST_CASE("detach: in a hook before COMMIT the DetachedHooks are lent", "[S57][S60][S61]") {
+    Db db;
+    Trace ran;
+    auto after = std::make_unique<DetachedHooks>();
+    db.atomic({.detach = after.get()}, [&] {
+        db.on_commit(ran.hook("1"));
+        db.before_commit([&] {
+            CHECK(after->size() == 0);
+            after->run();
+            after->discard();
+            CHECK_THROWS_AS(db.atomic({.detach = after.get()}, [] {}), UsageError);
+            db.on_commit(ran.hook("2"));
+        });
+    });
+    CHECK(ran.text() == "");
+    CHECK(after->size() == 2);
+    after->run();
+    CHECK(ran.text() == "1,2");
+    const auto end =
+        end_of_process([&] { db.atomic({.detach = after.get()}, [&] { db.before_commit([&] { after.reset(); }); }); });
+    CHECK(end.terminated);
+    CHECK(end.said == lent);
+}
+
+TEST_CASE("detach: in a loop hooks of other kinds need no more memory either", "[S52][S60][S75]") {
+    struct Engine {
+        void begin() {}
+        CommitResult commit() noexcept { return {Outcome::committed}; }
+        void rollback() {}
+    };
+    HookedConnection<Engine> db;
+    DetachedHooks after;
+    std::size_t ran = 0;
+    const auto round = [&](std::size_t commit_hooks) {
+        db.atomic({.detach = &after}, [&] {
+            for (int i = 0; i != 100; ++i) {
+                db.on_rollback([&] { ++ran; });
+                db.unless_committed([&] { ++ran; });
+            }
+            for (std::size_t i = 0; i != commit_hooks; ++i) db.on_commit([] {});
+        });
+        if (commit_hooks != 0) after.run();
+    };
+    for (int i = 0; i != 3; ++i) round(1);
+    const support::CountAllocations count;
+    for (int i = 0; i != 200; ++i) round(0);  // never run, and there is nothing to run
+    for (int i = 0; i != 20; ++i) round(2);
+    const std::size_t made = count.made();
+    CHECK(made == 0);
+    CHECK(ran == 0);
+}

@@ -308,3 +308,198 @@ TEST_CASE("Doubt: a database that is asked twice says the same twice", "[doubt]"
     CHECK(s.doubt.resolve(s.db) == Outcome::rolled_back);
     CHECK(s.ran.text().empty());
 }
+
+// ---- Hooks of other kinds
+
+namespace {
+
+struct EachKind : Scene {
+    void register_each_kind() {
+        db.on_commit(ran.probe("commit"));
+        db.on_rollback(ran.probe("rollback 1"));
+        db.before_commit([this] { db.put("before"); });
+        db.unless_committed(ran.probe("unless"));
+        db.on_rollback(ran.probe("rollback 2"));
+    }
+
+    void lose_reply_to_each_kind(bool really_committed) {
+        db.answer_commit({Outcome::unknown, std::make_exception_ptr(FakeError{"no reply"}), really_committed});
+        CHECK_THROWS_AS(db.atomic({.resolve = &doubt}, [&] { register_each_kind(); }), CommitUnknown);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("Doubt: of a block that is answered the hooks of the outcome run, and nothing is left", "[doubt][S75]") {
+    EachKind s;
+    SECTION("committed") {
+        s.db.atomic({.resolve = &s.doubt}, [&] { s.register_each_kind(); });
+        CHECK(s.ran.text() == "commit,~commit,~rollback 1,~unless,~rollback 2");
+        CHECK(s.db.log() == Log{"BEGIN", "INSERT before", "INSERT " + marker_row(s.doubt), "COMMIT"});
+    }
+    SECTION("rolled back") {
+        s.db.answer_commit({Outcome::rolled_back});
+        CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [&] { s.register_each_kind(); }), TransactionAborted);
+        CHECK(s.ran.text() == "rollback 2,unless,rollback 1,~commit,~rollback 1,~unless,~rollback 2");
+    }
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 0);
+    CHECK(s.sink.empty());
+}
+
+TEST_CASE("Doubt: unless_committed runs before CommitUnknown arrives, the others wait for the answer",
+          "[doubt][S69][S75][S77]") {
+    EachKind s;
+    const bool committed = GENERATE(true, false);
+    s.lose_reply_to_each_kind(committed);
+    CHECK(s.ran.text() == "unless,~unless");
+    CHECK(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 1);
+    s.ran.clear();
+    s.db.reset();
+    CHECK(s.doubt.resolve(s.db) == (committed ? Outcome::committed : Outcome::rolled_back));
+    CHECK(s.ran.text() == (committed ? "commit,~commit,~rollback 1,~rollback 2"
+                                     : "rollback 2,rollback 1,~commit,~rollback 1,~rollback 2"));
+    CHECK_FALSE(s.doubt.in_doubt());
+    CHECK(s.doubt.size() == 0);
+    CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+    CHECK(s.db.committed("before").has_value() == committed);
+    CHECK(s.sink.empty());
+}
+
+TEST_CASE("Doubt: discarded, no hook of any kind runs", "[doubt][S75]") {
+    EachKind s;
+    s.lose_reply_to_each_kind(false);
+    s.ran.clear();
+    s.doubt.discard();
+    CHECK(s.ran.text() == "~commit,~rollback 1,~rollback 2");
+    s.db.reset();
+    CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+}
+
+TEST_CASE("Doubt: a marker is written if a commit or rollback hook waits, and not for the others", "[doubt][S75]") {
+    Scene s;
+    const auto marked = [&](const auto& register_hook) {
+        s.db.clear_log();
+        s.db.atomic({.resolve = &s.doubt}, register_hook);
+        return s.db.log() == Log{"BEGIN", "INSERT " + marker_row(s.doubt), "COMMIT"};
+    };
+    CHECK(marked([&] { s.db.on_commit([] {}); }));
+    CHECK(marked([&] { s.db.on_rollback([] {}); }));
+    CHECK(marked([&] { s.db.before_commit([&] { s.db.on_rollback([] {}); }); }));
+    CHECK_FALSE(marked([&] { s.db.before_commit([] {}); }));
+    CHECK_FALSE(marked([&] { s.db.unless_committed([] {}); }));
+    CHECK_FALSE(marked([&] {
+        Atomic tx{s.db, {.join = true}};
+        tx.commit();
+    }));
+}
+
+TEST_CASE("Doubt: without a marker there is no doubt, and unless_committed has run", "[doubt][S75]") {
+    Scene s;
+    s.db.answer_commit({Outcome::unknown, nullptr, true});
+    CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [&] { s.db.unless_committed(s.ran.probe("1")); }),
+                    CommitUnknown);
+    CHECK(s.ran.text() == "1,~1");
+    CHECK_FALSE(s.doubt.in_doubt());
+    s.db.reset();
+    s.db.atomic({.resolve = &s.doubt}, [&] { s.act("2"); });
+    CHECK(s.ran.text() == "1,~1,2");
+}
+
+TEST_CASE("Doubt: dropped with rollback hooks alone, that is reported too", "[doubt][S60][S75]") {
+    Db db;
+    Sink sink{db};
+    Trace ran;
+    {
+        Doubt doubt;
+        db.answer_commit({Outcome::unknown, nullptr, false});
+        CHECK_THROWS_AS(db.atomic({.resolve = &doubt}, [&] { db.on_rollback(ran.probe("1")); }), CommitUnknown);
+        CHECK(doubt.in_doubt());
+        CHECK(doubt.size() == 0);
+    }
+    CHECK(ran.text() == "~1");
+    CHECK(sink.sentences() ==
+          Log{"txhooks: detached hooks were destroyed without run() or discard(); they are discarded"});
+}
+
+TEST_CASE("Doubt: what a rollback hook throws, or leaves open, goes to the sink, and the others run",
+          "[doubt][S58][S71][S75]") {
+    Scene s;
+    std::optional<Atomic<Db>> left;
+    s.db.answer_commit({Outcome::unknown, nullptr, false});
+    CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt},
+                                [&] {
+                                    s.db.on_rollback([&] { left.emplace(s.db); });
+                                    s.db.on_rollback(s.ran.hook("1"));
+                                    s.db.on_rollback(s.ran.throwing("2", FakeError{"bad"}));
+                                }),
+                    CommitUnknown);
+    s.db.reset();
+    CHECK(s.doubt.resolve(s.db) == Outcome::rolled_back);
+    CHECK(s.ran.text() == "2,1");
+    CHECK_FALSE(left->active());
+    CHECK(s.sink.lines() ==
+          Log{"txhooks: a hook of on_rollback() threw: bad",
+              "txhooks: a hook returned with an atomic block still open; it is rolled back: UsageError"});
+    CHECK(s.db.usable());
+}
+
+TEST_CASE("Doubt: its hooks may use the connection, and not the Doubt", "[doubt][S57][S72][S75]") {
+    Scene s;
+    s.db.answer_commit({Outcome::unknown, nullptr, false});
+    CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt},
+                                [&] {
+                                    s.db.unless_committed([&] {
+                                        CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+                                        s.doubt.discard();
+                                        CHECK_THROWS_AS(s.act("broken"), ConnectionBroken);
+                                    });
+                                    s.db.on_rollback([&] {
+                                        s.doubt.discard();
+                                        CHECK_THROWS_AS(s.doubt.resolve(s.db), UsageError);
+                                        CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt}, [] {}), UsageError);
+                                        s.db.atomic([&] { s.act("2"); });
+                                    });
+                                }),
+                    CommitUnknown);
+    CHECK(s.doubt.in_doubt());
+    s.db.reset();
+    CHECK(s.doubt.resolve(s.db) == Outcome::rolled_back);
+    CHECK(s.ran.text() == "2");
+}
+
+TEST_CASE("Doubt: a rollback hook that destroys the Doubt ends the program with a sentence", "[doubt][S57][S75]") {
+    const bool in_doubt = GENERATE(false, true);
+    const auto end = support::end_of_process([in_doubt] {
+        Db db;
+        auto doubt = std::make_unique<Doubt>();
+        db.answer_commit({Outcome::unknown, nullptr, false});
+        try {
+            db.atomic({.resolve = doubt.get()}, [&] {
+                db.on_rollback([&] { doubt.reset(); });
+                if (in_doubt) db.unless_committed([&] { doubt.reset(); });
+            });
+        } catch (const CommitUnknown&) {
+            db.reset();
+            doubt->resolve(db);
+        }
+    });
+    CHECK(end.terminated);
+    CHECK(end.said == (in_doubt
+                           ? "txhooks: DetachedHooks or a Doubt destroyed before the block that fills it has ended\n"
+                           : "txhooks: DetachedHooks destroyed while its hooks are being called\n"));
+}
+
+TEST_CASE("Doubt: used again and again, hooks of other kinds need no more memory", "[doubt][S52][S75]") {
+    Scene s;
+    s.db.keep_log(false);
+    for (int i = 0; i != 50; ++i) {
+        s.db.atomic({.resolve = &s.doubt}, [&] {
+            for (int j = 0; j != 20; ++j) s.db.on_rollback([] {});
+            s.db.unless_committed([] {});
+        });
+        CHECK(s.doubt.size() == 0);
+    }
+    CHECK(s.db.usable());
+}

@@ -163,3 +163,49 @@ TEST_CASE("error sink: may use the connection", "[S22]") {
     });
     CHECK(db.committed("txhooks: a robust hook threw"));
 }
+
+TEST_CASE("error sink: names the verb of a hook that threw after a rollback", "[S22][S71][S77]") {
+    Db db;
+    const std::string said = stderr_of([&] {
+        Atomic tx{db};
+        db.unless_committed([] { throw 42; });
+        db.on_rollback([] { throw Oops{}; });
+        db.on_rollback([] { support::raise_foreign(); });
+        tx.rollback();
+    });
+    CHECK(said ==
+          "txhooks: a hook of on_rollback() threw (an exception of another language)\n"
+          "txhooks: a hook of on_rollback() threw: oops\n"
+          "txhooks: a hook of unless_committed() threw: an exception that is not a std::exception\n");
+    CHECK(db.usable());
+}
+
+TEST_CASE("error sink: nothing is printed of a hook before COMMIT, whose failure the caller gets", "[S22][S62]") {
+    Db db;
+    CHECK(stderr_of([&] {
+              CHECK_THROWS_AS(db.atomic([&] { db.before_commit([] { throw Oops{}; }); }), Oops);
+              db.atomic([&] {
+                  db.before_commit([] {});
+                  db.on_rollback([] { throw Oops{}; });
+                  db.unless_committed([] { throw Oops{}; });
+              });
+          }).empty());
+}
+
+TEST_CASE("error sink: is told of rollback hooks where the block around goes on, and may use it", "[S22][S71][S72]") {
+    Db db;
+    db.set_error_sink(
+        [](void* context, const char* what, const std::exception_ptr&) {
+            Db& connection = *static_cast<Db*>(context);
+            connection.atomic([&] { connection.put(what); });
+        },
+        &db);
+    db.atomic([&] {
+        Atomic tx{db};
+        db.on_rollback([] { throw Oops{}; });
+        tx.rollback();
+    });
+    CHECK(db.committed("txhooks: a hook of on_rollback() threw"));
+    CHECK(db.log() == Log{"BEGIN", "SAVEPOINT txhooks_1", "ROLLBACK TO txhooks_1", "SAVEPOINT txhooks_1",
+                          "INSERT txhooks: a hook of on_rollback() threw", "RELEASE txhooks_1", "COMMIT"});
+}

@@ -320,3 +320,79 @@ TEST_CASE("fiber: an ambient connection is bound to the thread, not to the fiber
     binds.resume();
     CHECK(ran == "a");
 }
+
+TEST_CASE("fiber: hooks before COMMIT and of what is undone may wait, each on its own connection",
+          "[S10][S56][S61][S72]") {
+    for (const std::string& turns : all_turns(3, 3)) {
+        Fake dbs[2];
+        Sink sinks[2];
+        std::string ran[2];
+        const auto story = [&](Fiber& self, std::size_t i) {
+            sinks[i].listen_to(dbs[i]);
+            dbs[i].atomic([&] {
+                dbs[i].put("a");
+                dbs[i].on_commit([&, i] { ran[i] += 'c'; });
+                dbs[i].before_commit([&, i] {
+                    ran[i] += 'b';
+                    self.wait();
+                    dbs[i].put("b");
+                    Atomic tx{dbs[i]};
+                    dbs[i].on_rollback([&, i] {
+                        ran[i] += 'r';
+                        self.wait();
+                        dbs[i].put("r");
+                    });
+                    tx.rollback();
+                    ran[i] += 'B';
+                });
+            });
+        };
+        {
+            Fiber one{[&](Fiber& self) { story(self, 0); }};
+            Fiber other{[&](Fiber& self) { story(self, 1); }};
+            for (const char turn : turns) (turn == 'x' ? one : other).resume();
+        }
+        for (std::size_t i = 0; i != 2; ++i) {
+            CHECK(ran[i] == "brBc");
+            CHECK(dbs[i].log() == Log{"BEGIN", "INSERT a", "INSERT b", "SAVEPOINT txhooks_1", "ROLLBACK TO txhooks_1",
+                                      "INSERT r", "COMMIT"});
+            CHECK(sinks[i].errors().empty());
+            CHECK(dbs[i].usable());
+        }
+    }
+}
+
+TEST_CASE("fiber: one destroyed while it waits in a hook before COMMIT rolls back, with its rollback hooks",
+          "[S31][S56][S61][S62][S68]") {
+    for (const bool guard : {false, true}) {
+        Fake db;
+        Sink sink{db};
+        std::string ran;
+        {
+            Fiber fiber{[&](Fiber& self) {
+                const auto body = [&] {
+                    db.put("a");
+                    db.on_rollback([&] { ran += 'r'; });
+                    db.on_commit([&] { ran += 'c'; });
+                    db.before_commit([&] {
+                        ran += 'b';
+                        self.wait();
+                        ran += '-';
+                    });
+                };
+                if (not guard) return db.atomic(body);
+                Atomic tx{db};
+                body();
+                tx.commit();
+            }};
+            fiber.resume();
+            CHECK(db.in_atomic_block());
+        }
+        CHECK(ran == "br");
+        CHECK_FALSE(db.committed("a"));
+        CHECK(db.log() == Log{"BEGIN", "INSERT a", "ROLLBACK"});
+        CHECK(sink.errors().empty());
+        db.atomic([&] { db.on_commit([&] { ran += 'z'; }); });
+        CHECK(ran.back() == 'z');
+    }
+}

@@ -663,6 +663,169 @@ TEST_CASE("foreign exception: thrown while another exception is handled, it ends
           }).terminated);
 }
 
+// ---- Hooks of other kinds
+
+TEST_CASE("foreign exception: of a hook before COMMIT passes through when the block is rolled back", "[S61][S62]") {
+    for (const std::string way :
+         {"atomic", "any", "guard", "detach", "resolve", "captured", "rolled back", "rollback failed", "retry"}) {
+        CAPTURE(way);
+        Scene s;
+        Connection& any = s.db;
+        std::optional<testing::CapturedHooks> captured;
+        std::optional<testing::RolledBack> test;
+        if (way == "captured") captured.emplace(s.db);
+        if (way == "rolled back") test.emplace(s.db);
+        if (way == "rollback failed") s.db.faults.fail(Verb::rollback, When::before_effect, Oops{});
+        int calls = 0;
+        const auto body = [&] {
+            ++calls;
+            s.db.on_rollback(s.ran.probe("rollback"));
+            s.db.put("1");
+            s.db.on_commit(s.ran.probe("commit"));
+            s.db.before_commit([] { raise_foreign(); });
+            s.db.before_commit(s.ran.probe("never"));
+            s.db.unless_committed(s.ran.probe("unless"));
+        };
+        CHECK(raises_foreign([&] {
+            if (way == "any") return any.atomic(body);
+            if (way == "detach") return s.db.atomic({.detach = &s.after}, body);
+            if (way == "resolve") return s.db.atomic({.resolve = &s.doubt}, body);
+            if (way == "retry")
+                return retry(s.db, {.transient = [](const std::exception_ptr&) noexcept { return true; }}, body);
+            if (way != "guard") return s.db.atomic(body);
+            Atomic tx{s.db};
+            body();
+            tx.commit();
+        }));
+        CHECK(calls == 1);
+        CHECK(s.ran.text() == (way == "rollback failed" ? "unless,~rollback,~commit,~never,~unless"
+                                                        : "unless,rollback,~rollback,~commit,~never,~unless"));
+        CHECK_FALSE(s.db.committed("1"));
+        CHECK(s.after.size() == 0);
+        CHECK_FALSE(s.doubt.in_doubt());
+        CHECK(s.sink.text() == (way == "rollback failed" ? "oops" : ""));
+        captured.reset();
+        test.reset();
+        s.check_goes_on();
+    }
+}
+
+TEST_CASE("foreign exception: of a hook before COMMIT that runs at once passes through", "[S67]") {
+    Scene s;
+    CHECK(raises_foreign([&] { s.db.before_commit([probe = s.ran.probe("1")] { raise_foreign(); }); }));
+    CHECK(s.ran.text() == "~1");
+    s.check_goes_on();
+}
+
+TEST_CASE("foreign exception: of the copy of a hook of any kind stores nothing, and the block goes on", "[S74]") {
+    Scene s;
+    const support::OnCopy copied{raise_foreign};
+    s.db.atomic([&] {
+        s.db.on_commit(s.ran.hook("1"));
+        CHECK(raises_foreign([&] { s.db.before_commit(copied); }));
+        CHECK(raises_foreign([&] { s.db.on_rollback(copied); }));
+        CHECK(raises_foreign([&] { s.db.unless_committed(copied); }));
+        s.db.on_commit(s.ran.hook("2"));
+    });
+    CHECK(s.ran.text() == "1,2");
+    s.check_goes_on();
+}
+
+TEST_CASE("foreign exception: of a hook of what is undone goes to the sink, and the others run", "[S71]") {
+    const Log told{"txhooks: a hook of unless_committed() threw (an exception of another language)",
+                   "txhooks: a hook of on_rollback() threw (an exception of another language)"};
+    for (const std::string way :
+         {"rollback()", "destructor", "atomic", "savepoint", "COMMIT", "hook before COMMIT", "rolled back"}) {
+        CAPTURE(way);
+        Scene s;
+        std::optional<testing::RolledBack> test;
+        if (way == "rolled back") test.emplace(s.db);
+        if (way == "COMMIT") s.db.answer_commit({Outcome::rolled_back});
+        const auto body = [&] {
+            s.db.on_rollback(s.ran.hook("1"));
+            s.db.on_rollback(raise_foreign);
+            s.db.unless_committed(s.ran.hook("2"));
+            s.db.unless_committed(raise_foreign);
+            s.db.on_rollback(s.ran.hook("3"));
+        };
+        const std::string left = ending([&] {
+            if (way == "savepoint")
+                return s.db.atomic([&] {
+                    Atomic inner{s.db};
+                    body();
+                    inner.rollback();
+                });
+            if (way == "atomic")
+                return s.db.atomic([&] {
+                    body();
+                    throw Oops{};
+                });
+            if (way == "hook before COMMIT")
+                return s.db.atomic([&] {
+                    body();
+                    s.db.before_commit([] { throw Oops{}; });
+                });
+            Atomic tx{s.db};
+            body();
+            if (way == "COMMIT") static_cast<void>(tx.commit());
+            if (way == "rollback()" or way == "rolled back") tx.rollback();
+        });
+        CHECK(left == (way == "COMMIT"                                  ? "TransactionAborted rolled_back"
+                       : way == "atomic" or way == "hook before COMMIT" ? "oops"
+                                                                        : "returned"));
+        CHECK(s.ran.text() == "3,2,1");
+        Log sentences = s.sink.sentences();
+        if (way == "destructor" and sentences.size() == 3) sentences.pop_back();  // it was abandoned
+        CHECK(sentences == told);
+        s.sink.clear();
+        test.reset();
+        s.check_goes_on();
+    }
+}
+
+TEST_CASE("foreign exception: of a rollback hook of a Doubt goes to the sink too", "[doubt][S71][S75]") {
+    Scene s;
+    s.db.answer_commit({Outcome::unknown, nullptr, false});
+    CHECK_THROWS_AS(s.db.atomic({.resolve = &s.doubt},
+                                [&] {
+                                    s.db.on_rollback(s.ran.hook("1"));
+                                    s.db.on_rollback(raise_foreign);
+                                    s.db.unless_committed(raise_foreign);
+                                }),
+                    CommitUnknown);
+    s.db.reset();
+    CHECK(s.doubt.resolve(s.db) == Outcome::rolled_back);
+    CHECK(s.ran.text() == "1");
+    CHECK(s.sink.sentences() == Log{"txhooks: a hook of unless_committed() threw (an exception of another language)",
+                                    "txhooks: a hook of on_rollback() threw (an exception of another language)"});
+    s.sink.clear();
+    s.check_goes_on();
+}
+
+TEST_CASE("foreign exception: a C++ exception of a rollback hook is told while one of another language passes",
+          "[S62][S71]") {
+    Scene s;
+    CHECK(raises_foreign([&] {
+        s.db.atomic([&] {
+            s.db.on_rollback([] { throw Oops{}; });
+            s.db.on_rollback(s.ran.hook("1"));
+            s.db.before_commit(raise_foreign);
+        });
+    }));
+    CHECK(s.ran.text() == "1");
+    CHECK(s.sink.lines() == Log{"txhooks: a hook of on_rollback() threw: oops"});
+    s.sink.clear();
+    s.check_goes_on();
+    // Another one of another language meets the handler of the first.
+    CHECK(support::end_of_process([] {
+              Db db;
+              db.atomic([&] {
+                  db.on_rollback(raise_foreign);
+                  db.before_commit(raise_foreign);
+              });
+          }).terminated);
+}
+
 // ---- testing/
 
 TEST_CASE("FakeBackend: a foreign exception of COMMIT before effect is still open, after it in doubt", "[S47][S48]") {

@@ -1198,3 +1198,428 @@ TEST_CASE("HookList: a hook that destroys the Run that calls it ends the program
     CHECK(end.terminated);
     CHECK(end.said.find("txhooks: a HookList::Run was destroyed by one of its own hooks") == 0);
 }
+
+// ---- Hooks of the other kinds
+
+namespace {
+
+// Registers one of each kind: "a" to "d".
+void push_each_kind(HookList& hooks, Words& history, const std::string& prefix = "") {
+    hooks.push(Telling{history, prefix + "commit"});
+    hooks.push_before(Telling{history, prefix + "before"});
+    hooks.push_rollback(Telling{history, prefix + "rollback"});
+    hooks.push_unless_committed(Telling{history, prefix + "unless"});
+}
+
+// Over the ends of chunks.
+void push_many_of_each_kind(HookList& hooks, std::vector<int>& ran, int many) {
+    for (int i = 0; i != many; ++i) {
+        hooks.push([&ran, i] { ran.push_back(i); });
+        hooks.push_before([&ran, i, wide = std::array<char, 100>{}] { ran.push_back(1000 + i + wide[0]); });
+        hooks.push_rollback([&ran, i] { ran.push_back(2000 + i); });
+        hooks.push_unless_committed([&ran, i, big = std::array<char, 300>{}] { ran.push_back(3000 + i + big[0]); });
+    }
+}
+
+std::vector<int> numbers(int from, int to) {
+    std::vector<int> all;
+    for (; from != to; ++from) all.push_back(from);
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("HookList: of four kinds those run whose end has come, and only commit hooks are counted",
+          "[S61][S77][S79]") {
+    Words history;
+    HookList hooks;
+    push_each_kind(hooks, history);
+    CHECK(hooks.size(hooks.start()) == 1);
+    SECTION("before the commit, and after it") {
+        hooks.before(hooks.start());
+        CHECK(history == Words{"run before", "destroy before"});
+        hooks.before(hooks.start());
+        CHECK(hooks.size(hooks.start()) == 1);
+        history.clear();
+        HookList::Run walk{hooks, hooks.start()};
+        CHECK(walk.left() == 1);
+        walk();
+        CHECK(walk.done() == 1);
+        CHECK(history == Words{"run commit", "destroy commit", "destroy rollback", "destroy unless"});
+    }
+    SECTION("after a commit that nothing was done before") {
+        run(hooks, hooks.start());
+        CHECK(history == Words{"run commit", "destroy commit", "destroy before", "destroy rollback", "destroy unless"});
+    }
+    SECTION("after a rollback: the last first, and then all are destroyed in order") {
+        hooks.roll_back(hooks.start());
+        CHECK(history == Words{"run unless", "run rollback", "destroy commit", "destroy before", "destroy rollback",
+                               "destroy unless"});
+    }
+    SECTION("after an end that proves nothing") {
+        hooks.end_unproven(hooks.start());
+        CHECK(history == Words{"run unless", "destroy commit", "destroy before", "destroy rollback", "destroy unless"});
+    }
+    SECTION("discarded") {
+        hooks.discard(hooks.start());
+        CHECK(history == Words{"destroy commit", "destroy before", "destroy rollback", "destroy unless"});
+    }
+    SECTION("one at a time") {
+        {
+            HookList::Run walk{hooks, hooks.start()};
+            CHECK(walk.next());
+            CHECK(history == Words{"run commit", "destroy commit"});
+            CHECK_FALSE(walk.next());
+        }
+        CHECK(history == Words{"run commit", "destroy commit", "destroy before", "destroy rollback", "destroy unless"});
+    }
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: its destructor runs no hook of any kind", "[S79]") {
+    Words history;
+    {
+        HookList hooks;
+        push_each_kind(hooks, history);
+    }
+    CHECK(history == Words{"destroy commit", "destroy before", "destroy rollback", "destroy unless"});
+}
+
+TEST_CASE("HookList: what a hook before the commit pushes runs in the same pass, behind those that wait",
+          "[S61][S79]") {
+    Words history;
+    HookList hooks;
+    hooks.push_before([&] {
+        hooks.push_before(Telling{history, "pushed"});
+        push_each_kind(hooks, history, "other ");
+    });
+    hooks.push_before(Telling{history, "waited"});
+    hooks.before(hooks.start());
+    CHECK(history == Words{"run waited", "destroy waited", "run pushed", "destroy pushed", "run other before",
+                           "destroy other before"});
+    history.clear();
+    run(hooks, hooks.start());
+    CHECK(history ==
+          Words{"run other commit", "destroy other commit", "destroy other rollback", "destroy other unless"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: savepoints in a hook before the commit", "[S61][S79]") {
+    Words history;
+    HookList hooks;
+    hooks.push_before([&] {
+        const HookList::Mark savepoint = hooks.mark();
+        push_each_kind(hooks, history, "undone ");
+        hooks.roll_back(savepoint);
+        const HookList::Mark another = hooks.mark();
+        hooks.push_before(Telling{history, "nested"});
+        hooks.before(another);
+        for (int i = 0; i != 300; ++i) hooks.push([&history] { history.clear(); });
+        hooks.discard(another);
+        hooks.push_before(Telling{history, "stays"});
+    });
+    hooks.push_before(Telling{history, "last"});
+    hooks.before(hooks.start());
+    CHECK(history == Words{"run undone unless", "run undone rollback", "destroy undone commit", "destroy undone before",
+                           "destroy undone rollback", "destroy undone unless", "run nested", "destroy nested",
+                           "run last", "destroy last", "run stays", "destroy stays"});
+    CHECK(hooks.size(hooks.start()) == 0);
+    run(hooks, hooks.start());
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a hook before the commit that throws ends the pass and is gone", "[S62][S65][S79]") {
+    Words history;
+    HookList hooks;
+    push_each_kind(hooks, history, "first ");
+    hooks.push_before([hook = Telling{history, "throws"}]() mutable {
+        hook();
+        throw 1;
+    });
+    push_each_kind(hooks, history, "later ");
+    CHECK_THROWS_AS(hooks.before(hooks.start()), int);
+    CHECK(history == Words{"run first before", "destroy first before", "run throws", "destroy throws"});
+    history.clear();
+    SECTION("rolled back, what waited is undone") {
+        hooks.roll_back(hooks.start());
+        CHECK(history == Words{"run later unless", "run later rollback", "run first unless", "run first rollback",
+                               "destroy first commit", "destroy first rollback", "destroy first unless",
+                               "destroy later commit", "destroy later before", "destroy later rollback",
+                               "destroy later unless"});
+    }
+    SECTION("called again, it runs the ones after it") {
+        hooks.before(hooks.start());
+        CHECK(history == Words{"run later before", "destroy later before"});
+        hooks.discard(hooks.start());
+    }
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: of what hooks throw the first is thrown, when all have run and are destroyed", "[S70][S79]") {
+    Words history;
+    HookList hooks;
+    const bool proven = GENERATE(false, true);
+    for (const int i : {1, 2, 3}) {
+        hooks.push_unless_committed([hook = Telling{history, std::to_string(i)}, i]() mutable {
+            hook();
+            throw i;
+        });
+    }
+    hooks.push(Telling{history, "commit"});
+    int thrown = 0;
+    try {
+        proven ? hooks.roll_back(hooks.start()) : hooks.end_unproven(hooks.start());
+    } catch (const int number) {
+        thrown = number;
+        history.push_back("caught");
+    }
+    CHECK(thrown == 3);
+    CHECK(history ==
+          Words{"run 3", "run 2", "run 1", "destroy 1", "destroy 2", "destroy 3", "destroy commit", "caught"});
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: a savepoint that is undone takes along what lies behind its mark, and no more", "[S68][S79]") {
+    Words history;
+    HookList hooks;
+    push_each_kind(hooks, history, "outer ");
+    const HookList::Mark savepoint = hooks.mark();
+    push_each_kind(hooks, history, "inner ");
+    hooks.roll_back(savepoint);
+    CHECK(history == Words{"run inner unless", "run inner rollback", "destroy inner commit", "destroy inner before",
+                           "destroy inner rollback", "destroy inner unless"});
+    CHECK(hooks.empty(savepoint));
+    history.clear();
+    hooks.end_unproven(hooks.start());
+    CHECK(history.front() == "run outer unless");
+    CHECK(history.size() == 5);
+}
+
+TEST_CASE("HookList: what hooks of an undo push stays, and may be undone in its turn", "[S72][S79]") {
+    Words history;
+    HookList hooks;
+    hooks.push(Telling{history, "outer"});
+    const HookList::Mark savepoint = hooks.mark();
+    hooks.push_rollback([&] {
+        const HookList::Mark own = hooks.mark();
+        push_each_kind(hooks, history, "nested ");
+        hooks.roll_back(own);
+        hooks.push_rollback(Telling{history, "pushed"});
+    });
+    hooks.push(Telling{history, "inner"});
+    hooks.roll_back(savepoint);
+    CHECK(history == Words{"run nested unless", "run nested rollback", "destroy nested commit", "destroy nested before",
+                           "destroy nested rollback", "destroy nested unless", "destroy inner"});
+    CHECK_FALSE(hooks.empty(savepoint));
+    history.clear();
+    hooks.roll_back(savepoint);
+    CHECK(history == Words{"run pushed", "destroy pushed"});
+    run(hooks, hooks.start());
+    CHECK(history.back() == "destroy outer");
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookList: hooks of every kind over the ends of chunks", "[S61][S70][S79]") {
+    constexpr int many = 400;
+    std::vector<int> ran;
+    HookList hooks;
+    push_many_of_each_kind(hooks, ran, 3);
+    const HookList::Mark savepoint = hooks.mark();
+    push_many_of_each_kind(hooks, ran, many);
+    CHECK(hooks.size(savepoint) == many);
+    SECTION("before the commit, and after it") {
+        hooks.before(savepoint);
+        CHECK(ran == numbers(1000, 1000 + many));
+        ran.clear();
+        run(hooks, savepoint);
+        CHECK(ran == numbers(0, many));
+    }
+    SECTION("undone") {
+        hooks.roll_back(savepoint);
+        std::vector<int> expected;
+        for (int i = many; i-- != 0;) expected.insert(expected.end(), {3000 + i, 2000 + i});
+        CHECK(ran == expected);
+    }
+    SECTION("unproven") {
+        hooks.end_unproven(savepoint);
+        std::vector<int> expected = numbers(3000, 3000 + many);
+        std::reverse(expected.begin(), expected.end());
+        CHECK(ran == expected);
+    }
+    CHECK(hooks.empty(savepoint));
+    CHECK(hooks.size(hooks.start()) == 3);
+}
+
+TEST_CASE("HookList: captures of every kind are aligned, stay where they are, and may be immovable inside",
+          "[S3][S79]") {
+    struct alignas(64) Pinned {
+        explicit Pinned(int& count) : ran{&count} {}
+        Pinned(const Pinned& other) : ran{other.ran} {}
+        Pinned& operator=(const Pinned&) = delete;
+        ~Pinned() = default;
+        void operator()() const {
+            const bool fits = self == this and reinterpret_cast<std::uintptr_t>(this) % 64 == 0;
+            *ran += fits ? 1 : -1000;
+        }
+        int* ran;
+        const Pinned* self = this;
+    };
+    int ran = 0;
+    const Pinned hook{ran};
+    HookList hooks;
+    for (int i = 0; i != 50; ++i) {
+        hooks.push_rollback([] {});
+        hooks.push_before(hook);
+        hooks.push_rollback(hook);
+        hooks.push_unless_committed(hook);
+    }
+    hooks.before(hooks.start());
+    CHECK(ran == 50);
+    hooks.roll_back(hooks.start());
+    CHECK(ran == 150);
+}
+
+TEST_CASE("HookList: a copy that throws, or fails to get memory, registers no hook of any kind", "[S74][S79]") {
+    Words history;
+    HookList hooks;
+    bool throws = false;
+    const support::OnCopy hook{[&throws] {
+        if (throws) throw 1;
+    }};
+    throws = true;
+    hooks.push(Telling{history, "first"});
+    const HookList::Mark begin = hooks.mark();
+    CHECK_THROWS_AS(hooks.push_before(hook), int);
+    CHECK_THROWS_AS(hooks.push_rollback(hook), int);
+    CHECK_THROWS_AS(hooks.push_unless_committed(hook), int);
+    const std::array<char, 5000> big{};
+    std::size_t refused = 0;
+    const auto refuse = [&](const auto& push) {
+        const support::FailAllocation fail{0};
+        try {
+            push([&history, big] { history.push_back(std::to_string(big[0])); });
+        } catch (const std::bad_alloc&) {
+            ++refused;
+        }
+    };
+    refuse([&](const auto& each) { hooks.push_before(each); });
+    refuse([&](const auto& each) { hooks.push_rollback(each); });
+    refuse([&](const auto& each) { hooks.push_unless_committed(each); });
+    CHECK(refused == 3);
+    CHECK(hooks.empty(begin));
+    hooks.before(hooks.start());
+    hooks.roll_back(hooks.start());
+    CHECK(history == Words{"destroy first"});
+}
+
+TEST_CASE("HookList: to run the hooks of any kind allocates nothing", "[S52][S79]") {
+    HookList hooks;
+    std::size_t ran = 0;
+    for (int i = 0; i != 300; ++i) {
+        hooks.push_before([&ran] { ++ran; });
+        hooks.push_rollback([&ran] { ++ran; });
+        hooks.push_unless_committed([&ran] { ++ran; });
+    }
+    const support::CountAllocations allocations;
+    hooks.before(hooks.start());
+    hooks.roll_back(hooks.start());
+    const std::size_t made = allocations.made();
+    CHECK(made == 0);
+    CHECK(ran == 900);
+}
+
+TEST_CASE("HookList: used again and again for any kind it needs no more memory", "[S52][S79]") {
+    HookList hooks;
+    const auto transaction = [&hooks](int end) {
+        const HookList::Mark begin = hooks.mark();
+        for (int i = 0; i != 100; ++i) {
+            hooks.push_before([] {});
+            hooks.push_rollback([] {});
+            hooks.push([] {});
+        }
+        hooks.before(begin);
+        if (end == 0) run(hooks, begin);
+        if (end == 1) hooks.roll_back(begin);
+        if (end == 2) hooks.end_unproven(begin);
+    };
+    for (int end = 0; end != 3; ++end) transaction(end);
+    const support::CountAllocations allocations;
+    for (int i = 0; i != 300; ++i) transaction(i % 3);
+    const std::size_t made = allocations.made();
+    CHECK(made == 0);
+}
+
+TEST_CASE("HookList: to begin at an older mark, from a hook of any kind, ends the program with a message",
+          "[S57][S79]") {
+    using Act = void (*)(HookList&, HookList::Mark);
+    constexpr std::array<Act, 5> acts{
+        [](HookList& hooks, HookList::Mark mark) { hooks.before(mark); },
+        [](HookList& hooks, HookList::Mark mark) { hooks.roll_back(mark); },
+        [](HookList& hooks, HookList::Mark mark) { hooks.end_unproven(mark); },
+        [](HookList& hooks, HookList::Mark mark) { hooks.discard(mark); },
+        [](HookList& hooks, HookList::Mark mark) { run(hooks, mark); },
+    };
+    enum class In { before, roll_back, end_unproven, run };
+    for (const In in : {In::before, In::roll_back, In::end_unproven, In::run}) {
+        for (std::size_t i = 0; i != acts.size(); ++i) {
+            INFO("in " << static_cast<int>(in) << ", act " << i);
+            const auto end = support::end_of_process([&] {
+                HookList hooks;
+                hooks.push([] {});
+                const HookList::Mark begin = hooks.mark();
+                const auto hook = [&] {
+                    const HookList::Mark own = hooks.mark();  // what is right does not make the rest right
+                    hooks.push_rollback([] {});
+                    hooks.roll_back(own);
+                    acts[i](hooks, begin);
+                };
+                if (in == In::before) hooks.push_before(hook);
+                if (in == In::run) hooks.push(hook);
+                if (in == In::roll_back) hooks.push_rollback(hook);
+                if (in == In::end_unproven) hooks.push_unless_committed(hook);
+                hooks.push([] {});
+                if (in == In::before) hooks.before(begin);
+                if (in == In::run) run(hooks, begin);
+                if (in == In::roll_back) hooks.roll_back(begin);
+                if (in == In::end_unproven) hooks.end_unproven(begin);
+            });
+            CHECK(end.terminated);
+            CHECK(end.said.find("txhooks: hooks were to be run or discarded from a mark older than") == 0);
+        }
+    }
+}
+
+TEST_CASE("HookList: beside a Run, or while a hook is copied, no older hook is called of any kind", "[S57][S79]") {
+    using Act = void (*)(HookList&, HookList::Mark);
+    constexpr std::array<Act, 3> acts{
+        [](HookList& hooks, HookList::Mark mark) { hooks.before(mark); },
+        [](HookList& hooks, HookList::Mark mark) { hooks.roll_back(mark); },
+        [](HookList& hooks, HookList::Mark mark) { hooks.end_unproven(mark); },
+    };
+    for (const Place place : every_place) {
+        for (std::size_t i = 0; i != acts.size(); ++i) {
+            INFO("place " << static_cast<int>(place) << ", act " << i);
+            const auto end = end_of_act_at(
+                place, [&](auto& hooks, HookList::Mark older, HookList::Mark) { acts[i](*hooks, older); });
+            CHECK(end.terminated);
+            CHECK(end.said.find("txhooks: hooks were to be run or discarded from a mark older than") == 0);
+        }
+    }
+}
+
+TEST_CASE("HookList: to destroy it from a hook of any kind ends the program with a message", "[S57][S79]") {
+    for (const int kind : {0, 1, 2}) {
+        const auto end = support::end_of_process([kind] {
+            const auto hooks = std::make_unique<std::optional<HookList>>(std::in_place);
+            HookList& list = **hooks;
+            if (kind == 0) list.push_before([&hooks] { hooks->reset(); });
+            if (kind == 1) list.push_rollback([&hooks] { hooks->reset(); });
+            if (kind == 2) list.push_unless_committed([&hooks] { hooks->reset(); });
+            if (kind == 0) list.before(list.start());
+            if (kind == 1) list.roll_back(list.start());
+            if (kind == 2) list.end_unproven(list.start());
+        });
+        CHECK(end.terminated);
+        CHECK(end.said.find("txhooks: a list of hooks was destroyed while") == 0);
+    }
+}

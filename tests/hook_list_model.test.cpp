@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <type_traits>
@@ -38,7 +39,21 @@ namespace {
 
 struct Hook;
 
-enum class Ending { release, leave_open, discard, drop_run, run_all, run_until_failure, run_one_by_one };
+enum class Ending {
+    release,
+    leave_open,
+    discard,
+    drop_run,
+    run_all,
+    run_until_failure,
+    run_one_by_one,
+    before,  // and then release
+    roll_back,
+    end_unproven,
+};
+
+// What a hook waits for.
+enum class Waits { for_commit, to_come_before, for_rollback, unless_committed };
 
 // One step: what it means is Interpreter's to say.
 struct Step {
@@ -50,6 +65,7 @@ struct Step {
     Ending ending{};                // block, end_left_open
     int count = 0;                  // push_many
     int first_id = 0;               // push_many
+    Waits waits{};                  // push_many
     bool lets_failure_out = false;  // push
 };
 using Steps = std::vector<Step>;
@@ -59,6 +75,7 @@ enum class Shape { trivial, small, aligned_16, aligned_32, aligned_64, aligned_4
 // What a hook does in each part of its life.
 struct Hook {
     int id = 0;
+    Waits waits{};
     Shape shape{};
     Steps on_copy{};
     Steps on_run{};
@@ -67,7 +84,9 @@ struct Hook {
     bool run_fails = false;
 };
 
-struct Failure {};
+struct Failure {
+    int id = 0;  // of the hook that threw it
+};
 
 class Writer {
 public:
@@ -112,6 +131,7 @@ private:
             written.kind = Step::Kind::push_many;
             written.count = one_of(40) + 1;
             written.first_id = next_id_;
+            written.waits = waits();
             next_id_ += written.count;
         } else if (choice < 88) {
             written.kind = Step::Kind::trim;
@@ -124,16 +144,28 @@ private:
     }
 
     Ending ending() {
-        constexpr std::array likely{Ending::release,           Ending::leave_open,     Ending::leave_open,
-                                    Ending::discard,           Ending::discard,        Ending::drop_run,
-                                    Ending::run_all,           Ending::run_all,        Ending::run_all,
-                                    Ending::run_until_failure, Ending::run_one_by_one, Ending::run_one_by_one};
+        constexpr std::array likely{Ending::release,        Ending::leave_open,
+                                    Ending::leave_open,     Ending::discard,
+                                    Ending::discard,        Ending::drop_run,
+                                    Ending::run_all,        Ending::run_all,
+                                    Ending::run_all,        Ending::run_until_failure,
+                                    Ending::run_one_by_one, Ending::run_one_by_one,
+                                    Ending::before,         Ending::before,
+                                    Ending::roll_back,      Ending::roll_back,
+                                    Ending::end_unproven};
+        return likely[static_cast<std::size_t>(one_of(static_cast<int>(likely.size())))];
+    }
+
+    Waits waits() {
+        constexpr std::array likely{Waits::for_commit,     Waits::for_commit,   Waits::for_commit,
+                                    Waits::to_come_before, Waits::for_rollback, Waits::unless_committed};
         return likely[static_cast<std::size_t>(one_of(static_cast<int>(likely.size())))];
     }
 
     std::unique_ptr<Hook> hook(int depth) {
         auto written = std::make_unique<Hook>();
         written->id = next_id_++;
+        written->waits = waits();
         written->shape = static_cast<Shape>(one_of(static_cast<int>(Shape::bigger) + 1));
         if (written->shape == Shape::aligned_4096 and percent(70)) written->shape = Shape::small;
         written->on_run = maybe_steps(depth, 40);
@@ -159,6 +191,9 @@ using History = std::vector<std::pair<Event, std::size_t>>;
 struct Reached {
     std::size_t runs = 0;
     std::size_t failed_runs = 0;
+    std::size_t runs_before = 0;
+    std::size_t runs_of_undone = 0;
+    std::size_t failed_undos = 0;
     std::size_t failed_copies = 0;
     std::size_t failed_copies_that_left_hooks = 0;
     std::size_t walks_that_left_hooks = 0;
@@ -188,7 +223,7 @@ public:
         tell(Event::size, list.size(start));
         finish(start, Ending::run_all);
         tell(Event::left, list.size(start));
-        while (list.size(start) != 0) finish(start, Ending::discard);
+        while (not list.empty(start)) finish(start, Ending::discard);
         tell(Event::leaked, list.alive());
         return std::move(history_);
     }
@@ -206,15 +241,17 @@ public:
     void running(const Hook& hook) {
         ++reached_->runs;
         tell(Event::ran, id(hook));
-        steps(hook.on_run);
-        if (hook.run_fails) throw Failure{};
+        reached_->runs_before += hook.waits == Waits::to_come_before;
+        reached_->runs_of_undone += hook.waits == Waits::for_rollback or hook.waits == Waits::unless_committed;
+        steps_of_its_own(hook, hook.on_run);
+        if (hook.run_fails) throw Failure{hook.id};
     }
 
     void destroying(const Hook& hook) noexcept {
         if (hook.shape == Shape::trivial) return;
         tell(Event::destroyed, id(hook));
         try {
-            steps(hook.on_destroy);
+            steps_of_its_own(hook, hook.on_destroy);
         } catch (const Failure&) {
             tell(Event::failed, id(hook));
         }
@@ -243,12 +280,19 @@ private:
         for (const Step& each : program) step(each);
     }
 
+    // Of those before a commit the next one cannot end what this one has left open.
+    void steps_of_its_own(const Hook& hook, const Steps& program) {
+        if (hook.waits != Waits::to_come_before) return steps(program);
+        const Frame frame{*this};
+        steps(program);
+    }
+
     void step(const Step& what) {
         switch (what.kind) {
             case Step::Kind::push:
                 return push(*what.hook, what.lets_failure_out);
             case Step::Kind::push_many:
-                for (int i = 0; i < what.count; ++i) list_->push_trivial(what.first_id + i);
+                for (int i = 0; i < what.count; ++i) list_->push_trivial(what.waits, what.first_id + i);
                 return;
             case Step::Kind::block:
                 return block(what);
@@ -322,6 +366,15 @@ private:
         if (++walks_ > reached_->deepest_walk) reached_->deepest_walk = walks_;
         if (how == Ending::discard) {
             list_->discard(mark);
+        } else if (how == Ending::before or how == Ending::roll_back or how == Ending::end_unproven) {
+            try {
+                if (how == Ending::before) list_->before(mark);
+                if (how == Ending::roll_back) list_->roll_back(mark);
+                if (how == Ending::end_unproven) list_->end_unproven(mark);
+            } catch (const Failure& failure) {
+                ++reached_->failed_undos;
+                tell(Event::failed, static_cast<std::size_t>(failure.id));
+            }
         } else if (how != Ending::release) {
             typename List::Run walk{list_->list(), mark};
             tell(walk);
@@ -361,8 +414,10 @@ public:
 
     struct Item {
         std::size_t number;
+        Waits waits;
         const Hook* hook;  // null: one of many
         int id;
+        bool gone = false;  // it ran before the commit
     };
 
     class Run {
@@ -382,31 +437,46 @@ public:
             while (next()) continue;
         }
         bool next() {
-            if (done_ == items_.size()) return false;
-            const Item item = items_[done_++];
-            if (item.hook == nullptr) {
-                model_.interpreter_.running_one_of_many(item.id);
+            while (done_ != items_.size()) {
+                const Item item = items_[done_++];
+                if (item.waits != Waits::for_commit) {
+                    model_.destroy(item);
+                    continue;
+                }
+                model_.call(item);
                 return true;
             }
-            try {
-                model_.interpreter_.running(*item.hook);
-            } catch (const Failure&) {
-                model_.interpreter_.destroying(*item.hook);
-                throw;
-            }
-            model_.interpreter_.destroying(*item.hook);
-            return true;
+            return false;
         }
         void discard() {
-            while (done_ < items_.size()) {
-                const Item item = items_[done_++];
-                if (item.hook != nullptr) model_.interpreter_.destroying(*item.hook);
-            }
+            while (done_ < items_.size()) model_.destroy(items_[done_++]);
         }
-        std::size_t done() const { return done_; }
-        std::size_t left() const { return items_.size() - done_; }
+        // Those that wait for something else than a commit, the last first.
+        void undo(bool proven) {
+            std::optional<Failure> first;
+            for (std::size_t i = items_.size(); i != 0; --i) {
+                const Item& item = items_[i - 1];
+                if (item.waits != Waits::unless_committed and (not proven or item.waits != Waits::for_rollback))
+                    continue;
+                try {
+                    model_.call_only(item);
+                } catch (const Failure& failure) {
+                    if (not first) first = failure;
+                }
+            }
+            discard();
+            if (first) throw Failure{*first};
+        }
+        std::size_t done() const { return commit_hooks(0, done_); }
+        std::size_t left() const { return commit_hooks(done_, items_.size()); }
 
     private:
+        std::size_t commit_hooks(std::size_t from, std::size_t to) const {
+            std::size_t count = 0;
+            for (; from != to; ++from) count += items_[from].waits == Waits::for_commit;
+            return count;
+        }
+
         Model& model_;
         std::vector<Item> items_;
         std::size_t done_ = 0;
@@ -420,15 +490,16 @@ public:
 
     std::size_t size(Mark from) const {
         std::size_t count = 0;
-        for (const Item& item : items_) count += item.number >= from;
+        for (const Item& item : items_) count += item.number >= from and item.waits == Waits::for_commit;
         return count;
     }
+    bool empty(Mark from) const { return items_.empty() or items_.back().number < from; }
 
-    void push_trivial(int id) { items_.push_back({next_++, nullptr, id}); }
+    void push_trivial(Waits waits, int id) { items_.push_back({next_++, waits, nullptr, id}); }
 
     void push(const Hook& hook) {
         const std::size_t number = next_++;
-        items_.push_back({number, &hook, hook.id});
+        items_.push_back({number, hook.waits, &hook, hook.id});
         try {
             interpreter_.building(hook);
         } catch (const Failure&) {
@@ -438,10 +509,39 @@ public:
     }
 
     void discard(Mark from) { Run{*this, from}.discard(); }
+    void roll_back(Mark from) { Run{*this, from}.undo(true); }
+    void end_unproven(Mark from) { Run{*this, from}.undo(false); }
+    void before(Mark from) {
+        for (std::size_t i = 0; i != items_.size(); ++i) {
+            if (items_[i].number < from or items_[i].waits != Waits::to_come_before or items_[i].gone) continue;
+            const Item item = items_[i];
+            items_[i].gone = true;
+            call(item);
+        }
+    }
     void trim() {}
     std::size_t alive() const { return 0; }
 
 private:
+    void call_only(const Item& item) {
+        if (item.hook == nullptr)
+            interpreter_.running_one_of_many(item.id);
+        else
+            interpreter_.running(*item.hook);
+    }
+    void destroy(const Item& item) {
+        if (item.hook != nullptr and not item.gone) interpreter_.destroying(*item.hook);
+    }
+    void call(const Item& item) {
+        try {
+            call_only(item);
+        } catch (const Failure&) {
+            destroy(item);
+            throw;
+        }
+        destroy(item);
+    }
+
     Interpreter<Model>& interpreter_;
     std::vector<Item> items_;
     std::size_t next_ = 0;
@@ -460,18 +560,22 @@ public:
     Mark start() { return hooks_.start(); }
     Mark mark() const { return hooks_.mark(); }
     std::size_t size(Mark from) const { return hooks_.size(from); }
+    bool empty(Mark from) const { return hooks_.empty(from); }
     void discard(Mark from) { hooks_.discard(from); }
+    void before(Mark from) { hooks_.before(from); }
+    void roll_back(Mark from) { hooks_.roll_back(from); }
+    void end_unproven(Mark from) { hooks_.end_unproven(from); }
     void trim() { hooks_.trim(); }
     std::size_t alive() const { return alive_; }
 
-    void push_trivial(int id) {
-        hooks_.push([interpreter = interpreter_, id] { interpreter->running_one_of_many(id); });
+    void push_trivial(Waits waits, int id) {
+        push_as(waits, [interpreter = interpreter_, id] { interpreter->running_one_of_many(id); });
     }
 
     void push(const Hook& hook) {
         switch (hook.shape) {
             case Shape::trivial:
-                return hooks_.push([interpreter = interpreter_, &hook] { interpreter->running(hook); });
+                return push_as(hook.waits, [interpreter = interpreter_, &hook] { interpreter->running(hook); });
             case Shape::small:
                 return push_as<1, 8, false>(hook);
             case Shape::aligned_16:
@@ -545,9 +649,23 @@ private:
     void push_as(const Hook& hook) {
         Capture<Size, Alignment, IsMoveOnly> capture{*this, hook};
         if constexpr (IsMoveOnly)
-            hooks_.push(std::move(capture));
+            push_as(hook.waits, std::move(capture));
         else
-            hooks_.push(capture);
+            push_as(hook.waits, capture);
+    }
+
+    template <class Any>
+    void push_as(Waits waits, Any&& hook) {
+        switch (waits) {
+            case Waits::for_commit:
+                return hooks_.push(std::forward<Any>(hook));
+            case Waits::to_come_before:
+                return hooks_.push_before(std::forward<Any>(hook));
+            case Waits::for_rollback:
+                return hooks_.push_rollback(std::forward<Any>(hook));
+            case Waits::unless_committed:
+                return hooks_.push_unless_committed(std::forward<Any>(hook));
+        }
     }
 
     Interpreter<Real>* interpreter_;
@@ -581,7 +699,8 @@ std::uint64_t setting(const char* name, std::uint64_t otherwise) {
 
 }  // namespace
 
-TEST_CASE("HookList: random programs tell the same history as a naive list", "[S7][S12][S14][S17][S18][S26][S27]") {
+TEST_CASE("HookList: random programs tell the same history as a naive list",
+          "[S7][S12][S14][S17][S18][S26][S27][S79]") {
     const std::uint64_t none = 0;
     const std::uint64_t replayed = setting("TXHOOKS_SEED", none);
     const std::uint64_t first = replayed == none ? 1 : replayed;
@@ -603,6 +722,9 @@ TEST_CASE("HookList: random programs tell the same history as a naive list", "[S
     if (programs < 10'000) return;
     CHECK(reached.runs > programs);
     CHECK(reached.failed_runs > programs / 10);
+    CHECK(reached.runs_before > programs / 10);
+    CHECK(reached.runs_of_undone > programs / 10);
+    CHECK(reached.failed_undos > programs / 20);
     CHECK(reached.failed_copies > programs / 10);
     CHECK(reached.failed_copies_that_left_hooks > programs / 100);
     CHECK(reached.walks_that_left_hooks > programs / 10);

@@ -260,3 +260,111 @@ TEST_CASE("left open: between two attempts, retry refuses to go on in it", "[ret
         s.check_closed(1);
     }
 }
+
+TEST_CASE("left open: by a hook before COMMIT, all is rolled back and the caller is told", "[S58][S66]") {
+    for (const std::string way : {"atomic", "guard", "any", "captured", "detach", "throws", "joined"}) {
+        CAPTURE(way);
+        Scene s;
+        Connection& plain = s.db;
+        DetachedHooks after;
+        std::optional<CapturedHooks> captured;
+        if (way == "captured") captured.emplace(s.db);
+        const auto body = [&] {
+            s.db.on_rollback(s.ran.hook("undone"));
+            s.db.put("row");
+            s.db.on_commit(s.ran.hook("never"));
+            s.db.before_commit([&] {
+                s.leave_open();
+                if (way == "joined") s.guards.emplace_back(s.db, BlockOptions<>{.join = true});
+                if (way == "throws") throw Oops{};
+            });
+            s.db.before_commit(s.ran.hook("never"));
+        };
+        const std::string left = ending([&] {
+            if (way == "any") return plain.atomic(body);
+            if (way == "detach") return s.db.atomic({.detach = &after}, body);
+            if (way != "guard") return s.db.atomic(body);
+            Tx tx{s.db};
+            body();
+            tx.commit();
+        });
+        CHECK(left == (way == "throws" ? "oops" : "UsageError"));
+        CHECK(s.ran.text() == "undone");
+        CHECK(s.sink.sentences() == Log{left_open});
+        CHECK_FALSE(s.db.committed("row"));
+        CHECK(after.size() == 0);
+        captured.reset();
+        s.check_closed(way == "joined" ? 2 : 1);
+    }
+}
+
+TEST_CASE("left open: by a hook before COMMIT that runs at once", "[S58][S67]") {
+    Scene s;
+    s.db.before_commit([&] { s.leave_open(); });
+    CHECK(s.sink.sentences() == Log{left_open});
+    s.check_closed(1);
+}
+
+TEST_CASE("left open: by each rollback hook it is rolled back before the next one runs", "[S58][S72]") {
+    for (const std::string way : {"rollback()", "savepoint", "doubt", "lost", "throws", "captured", "connection"}) {
+        CAPTURE(way);
+        Scene s;
+        std::optional<CapturedHooks> captured;
+        if (way == "captured") captured.emplace(s.db);
+        if (way == "doubt") s.db.answer_commit({Outcome::rolled_back});
+        const auto body = [&] {
+            s.db.on_rollback([&] {
+                CHECK(s.db.in_atomic_block() == (way == "savepoint"));
+                s.leave_open();
+            });
+            s.db.unless_committed([&] {
+                s.leave_open();
+                if (way == "throws") throw Oops{};
+            });
+        };
+        static_cast<void>(ending([&] {
+            if (way == "savepoint")
+                return s.db.atomic([&] {
+                    Tx inner{s.db};
+                    body();
+                    inner.rollback();
+                    CHECK(s.db.pending_hooks() == 0);
+                });
+            Tx tx{s.db};
+            body();
+            if (way == "lost") s.db.execute("ROLLBACK");
+            way == "doubt" or way == "lost" ? static_cast<void>(tx.commit()) : tx.rollback();
+        }));
+        Log expected{left_open, left_open};
+        if (way == "throws") expected.insert(expected.begin() + 1, "txhooks: a hook of unless_committed() threw");
+        CHECK(s.sink.sentences() == expected);
+        captured.reset();
+        s.check_closed(2);
+    }
+}
+
+TEST_CASE("left open: by the copy and the destructor of a capture of a hook of any kind", "[S27][S58][S73]") {
+    for (const int kind : {0, 1, 2})
+        for (const bool commits : {false, true}) {
+            CAPTURE(kind, commits);
+            Scene s;
+            const auto add = [&](auto&& hook) {
+                if (kind == 0) s.db.before_commit(std::forward<decltype(hook)>(hook));
+                if (kind == 1) s.db.on_rollback(std::forward<decltype(hook)>(hook));
+                if (kind == 2) s.db.unless_committed(std::forward<decltype(hook)>(hook));
+            };
+            const OnCopy copied{[&] {
+                s.leave_open();
+                throw Oops{};
+            }};
+            Tx tx{s.db};
+            CHECK(ending([&] { add(copied); }) == "oops");
+            CHECK(s.sink.sentences() == Log{left_open});
+            add(AtDestruction{[&] { s.leave_open(); }});
+            // The destructor of a hook before COMMIT runs in the pass.
+            CHECK(ending([&] { commits ? static_cast<void>(tx.commit()) : tx.rollback(); }) ==
+                  (commits and kind == 0 ? "UsageError" : "returned"));
+            CHECK(s.sink.sentences() == Log{left_open, left_open});
+            s.check_closed(2);
+        }
+}

@@ -364,3 +364,173 @@ TEST_CASE("detach: a BEGIN that fails gives back what was made for the hooks", "
         CHECK(alive == 0);
     }
 }
+
+// ---- Hooks of other kinds
+
+namespace {
+
+// Rows a to d, each with hooks of every kind that keep something on the heap; the row is written when they are there. A
+// hook before COMMIT registers more of them, row b is in a savepoint, and whatever is told, all may fail at the end.
+template <class Db>
+void tell_each_kind(Db& db, FakeBackend& rows, Ran& ran, Ran& undone, Ran& doubtful, bool fails) {
+    const auto add = [&](char key) {
+        db.on_rollback([&undone, heap = Heap{key}, large = Large{}] {
+            if (large.fits()) undone.add(heap.key());
+        });
+        db.unless_committed([&doubtful](const Heap& heap) { doubtful.add(heap.key()); }, Heap{key});
+        rows.put(std::string{key});
+        db.on_commit([&ran, heap = Heap{key}] { ran.add(heap.key()); });
+    };
+    db.atomic([&] {
+        for (int i = 0; i != 5; ++i) db.on_rollback([large = Large{}] { static_cast<void>(large.fits()); });
+        add('a');
+        try {
+            db.atomic([&] {
+                add('b');
+                throw 5;
+            });
+        } catch (int) {
+            static_cast<void>(0);
+        } catch (const std::bad_alloc&) {
+            static_cast<void>(0);
+        }
+        db.before_commit([&add, heap = Heap{'c'}] { add(heap.key()); });
+        add('d');
+        db.before_commit([fails] {
+            if (fails) throw 6;
+        });
+    });
+}
+
+}  // namespace
+
+TEST_CASE("out of memory: whichever allocation fails, of the hooks of every kind those of the outcome run",
+          "[S7][S52][S61][S62][S68][S69][S74]") {
+    for (const bool any_connection : {false, true})
+        for (const bool fails : {false, true}) {
+            const std::size_t allocations = fail_each([&](std::size_t nth) {
+                Ran ran;
+                Ran undone;
+                Ran doubtful;
+                HookedConnection<FakeBackend> db;
+                Connection& any = db;
+                db.set_error_sink(drop);
+                bool failed = false;
+                std::exception_ptr left;
+                {
+                    const FailAllocation fail{nth};
+                    try {
+                        any_connection ? tell_each_kind(any, db, ran, undone, doubtful, fails)
+                                       : tell_each_kind(db, db, ran, undone, doubtful, fails);
+                    } catch (...) {
+                        left = std::current_exception();
+                    }
+                    failed = fail.happened();
+                }
+                const std::string told = support::name_of(left);
+                INFO("allocation " << nth << (any_connection ? ", any connection" : "") << (fails ? ", fails" : "")
+                                   << ": " << told << ", ran " << ran.text() << ", undone " << undone.text()
+                                   << ", doubtful " << doubtful.text());
+                CHECK(alive == 0);
+                CHECK_FALSE(db.in_atomic_block());
+                const bool broken = not db.usable() or told.starts_with("CommitUnknown");
+                std::string wrong;
+                for (const char key : std::string{"abcd"}) {
+                    const bool visible = db.committed(std::string{key}).has_value();
+                    if (visible and undone.has(key)) wrong += key;
+                    if (not visible and ran.has(key)) wrong += key;
+                    if (ran.has(key) and (undone.has(key) or doubtful.has(key))) wrong += key;
+                    // Those of unless_committed were registered later, and so were not there where these are alone.
+                    if (doubtful.has(key) and not undone.has(key) and not broken) wrong += key;
+                }
+                CHECK(wrong == "");
+                if (not failed) {
+                    CHECK(ran.text() == (fails ? "" : "adc"));
+                    CHECK(undone.text() == (fails ? "bcda" : "b"));
+                    CHECK(doubtful.text() == undone.text());
+                }
+                if (broken) {
+                    if (db.FakeBackend::state() != ConnectionState::idle) db.execute("ROLLBACK");
+                    db.reset();
+                }
+                Ran next;
+                db.atomic([&] { db.on_commit([&] { next.add('y'); }); });
+                CHECK(next.text() == "y");
+                return failed;
+            });
+            CHECK(allocations > 20);
+        }
+}
+
+TEST_CASE("register: a hook of another kind that runs out of memory is not there, and the block goes on", "[S7][S74]") {
+    const std::size_t allocations = fail_each([](std::size_t nth) {
+        Ran ran;
+        std::string expected_before;
+        std::string expected_undone;
+        expected_before.reserve(256);
+        expected_undone.reserve(256);
+        HookedConnection<Engine> db;
+        bool failed = false;
+        {
+            const FailAllocation fail{nth};
+            Atomic tx{db};
+            for (char key = 'a'; key <= 'z'; ++key) {
+                try {
+                    const auto hook = [&ran, heap = Heap{key}, large = Large{}] {
+                        if (large.fits()) ran.add(heap.key());
+                    };
+                    if (key % 3 == 0) db.on_rollback(hook);
+                    if (key % 3 == 1) db.unless_committed(hook);
+                    if (key % 3 == 2) db.before_commit(hook);
+                    (key % 3 == 2 ? expected_before : expected_undone) += key;
+                } catch (const std::bad_alloc&) {
+                    static_cast<void>(0);
+                }
+            }
+            db.before_commit([&db] { db.set_rollback(true); });
+            const std::size_t made = db.since_start.made();
+            tx.commit();
+            const std::size_t made_since = db.since_start.made() - made;
+            CHECK(made_since == 0);
+            failed = fail.happened();
+        }
+        INFO("allocation " << nth);
+        CHECK(ran.text() == expected_before + std::string{expected_undone.rbegin(), expected_undone.rend()});
+        CHECK(expected_before.size() + expected_undone.size() == (failed ? 25 : 26));
+        CHECK(alive == 0);
+        CHECK(db.committed == 0);
+        return failed;
+    });
+    CHECK(allocations > 26);
+}
+
+TEST_CASE("rollback: reaching and running the hooks of what is undone allocates nothing", "[S52][S68][S69][S70]") {
+    Ran ran;
+    HookedConnection<Engine> db;
+    db.set_error_sink(drop);
+    std::size_t made = 0;
+    {
+        Atomic tx{db};
+        Atomic inner{db};
+        for (int i = 0; i != 50; ++i) {
+            db.on_rollback([&ran, heap = Heap{'a'}, large = Large{}] {
+                if (large.fits()) ran.add(heap.key());
+            });
+            db.unless_committed([&ran, heap = Heap{'b'}] { ran.add(heap.key()); });
+            db.on_commit([heap = Heap{'c'}] { static_cast<void>(heap.key()); });
+            db.before_commit([heap = Heap{'d'}] { static_cast<void>(heap.key()); });
+            if (i == 24) inner.commit();
+        }
+        Atomic last{db};
+        db.on_rollback([&ran] { ran.add('e'); });
+        const CountAllocations count;
+        last.rollback();
+        tx.rollback();
+        made = count.made();
+    }
+    CHECK(made == 0);
+    std::string expected = "e";
+    for (int i = 0; i != 50; ++i) expected += "ba";
+    CHECK(ran.text() == expected);
+    CHECK(alive == 0);
+}

@@ -300,22 +300,34 @@ struct World {
         });
     }
 
-    // A hook with a row of its own, if a row can be written.
+    // A hook for every outcome, with a row of their own, if a row can be written.
     void hook(bool robust = false) {
         if (db == nullptr) return;
         const std::size_t id = hooks.size();
         hooks.push_back({});
         attempt([&] {
+            db->on_rollback(RowHook{*this, id, Waits::for_rollback});
+            hooks[id].for_rollback.registered = true;
+            db->unless_committed(RowHook{*this, id, Waits::for_doubt});
+            hooks[id].for_doubt.registered = true;
             if (not in_verb) {
                 engine.put(key(id));
                 hooks[id].has_row = true;
             }
             if (robust)
-                db->on_commit(txhooks::robust, RowHook{*this, id});
+                db->on_commit(txhooks::robust, RowHook{*this, id, Waits::for_commit});
             else
-                db->on_commit(RowHook{*this, id});
-            hooks[id].registered = true;
+                db->on_commit(RowHook{*this, id, Waits::for_commit});
+            hooks[id].for_commit.registered = true;
         });
+    }
+
+    // A hook before COMMIT that writes a row and registers hooks for it.
+    void hook_before_commit() {
+        if (db == nullptr) return;
+        const std::size_t id = hooks.size();
+        hooks.push_back({});
+        attempt([&] { db->before_commit(RowHook{*this, id, Waits::to_write}); });
     }
 
     void destroy_connection() {
@@ -355,6 +367,7 @@ struct World {
 
     bool excused = false;      // somebody has discarded hooks of what was committed, or has been told that they are
     bool rows_undone = false;  // behind a RolledBack's back
+    bool unproven = false;     // a ROLLBACK fails
     int alive = 0;
 
 private:
@@ -378,33 +391,56 @@ private:
         });
     }
 
-    struct Hook {
-        bool has_row = false;
+    struct Part {
         bool registered = false;
         int runs = 0;
-        bool too_early = false;
     };
+    struct Hook {
+        bool has_row = false;
+        bool too_early = false;
+        Part for_commit;
+        Part for_rollback;
+        Part for_doubt;
+        Part to_write;
+    };
+    enum class Waits : unsigned char { for_commit, for_rollback, for_doubt, to_write };
 
     class RowHook {
     public:
-        RowHook(World& w, std::size_t id) : w_{&w}, id_{id} { ++w_->alive; }
-        RowHook(const RowHook& from) : w_{from.w_}, id_{from.id_} { ++w_->alive; }
+        RowHook(World& w, std::size_t id, Waits waits) : w_{&w}, id_{id}, waits_{waits} { ++w_->alive; }
+        RowHook(const RowHook& from) : w_{from.w_}, id_{from.id_}, waits_{from.waits_} { ++w_->alive; }
         RowHook& operator=(const RowHook&) = delete;
         ~RowHook() { --w_->alive; }
-        void operator()() const { w_->ran(id_); }
+        void operator()() const { w_->ran(id_, waits_); }
 
     private:
         World* w_;
         std::size_t id_;
+        Waits waits_;
     };
 
     static std::string key(std::size_t id) { return "row " + std::to_string(id); }
 
-    void ran(std::size_t id) {
+    void ran(std::size_t id, Waits waits) {
         Hook& hook = hooks[id];
-        ++hook.runs;
-        const bool committed = engine.committed(key(id)) or (rolled_back and engine.get(key(id)));
-        if (hook.has_row and not committed and not rows_undone) hook.too_early = true;
+        const bool visible = engine.get(key(id)).has_value();
+        switch (waits) {
+            case Waits::for_commit:
+                ++hook.for_commit.runs;
+                if (hook.has_row and not engine.committed(key(id)) and not(rolled_back and visible) and not rows_undone)
+                    hook.too_early = true;
+                return;
+            case Waits::for_rollback:
+                ++hook.for_rollback.runs;
+                if (hook.has_row and visible) hook.too_early = true;
+                return;
+            case Waits::for_doubt:
+                ++hook.for_doubt.runs;
+                return;
+            case Waits::to_write:
+                ++hook.to_write.runs;
+                return this->hook();
+        }
     }
 
     void note(const std::exception_ptr& error) {
@@ -418,12 +454,31 @@ private:
         for (std::size_t id = 0; id != hooks.size(); ++id) {
             const Hook& hook = hooks[id];
             const std::string name = "hook " + std::to_string(id);
-            if (hook.too_early) wrong += name + " ran without its row; ";
-            if (hook.runs > 1) wrong += name + " ran twice; ";
-            const bool forgotten = hook.registered and hook.has_row and hook.runs == 0 and engine.committed(key(id));
-            if (forgotten and not excused) wrong += name + " did not run; ";
+            if (hook.too_early) wrong += name + " ran although its row was, or was not, there; ";
+            for (const Part& part : {hook.for_commit, hook.for_rollback, hook.for_doubt, hook.to_write})
+                if (part.runs > 1) wrong += name + " ran twice; ";
+            const bool committed = hook.for_commit.runs != 0;
+            // Those of unless_committed have run when the doubt is told that a Doubt resolves to a commit.
+            if (committed and (hook.for_rollback.runs != 0 or (hook.for_doubt.runs != 0 and not excused)))
+                wrong += name + " ran for both outcomes; ";
+            if (hook.for_rollback.runs != 0 and hook.for_doubt.registered and hook.for_doubt.runs == 0)
+                wrong += name + " ran for a rollback and not for the doubt; ";
+            if (not hook.has_row or committed) continue;
+            const bool there = engine.committed(key(id)).has_value();
+            if (there and not excused and hook.for_commit.registered) wrong += name + " did not run; ";
+            // The end of a RolledBack takes away rows of blocks that are committed, whatever became of their hooks.
+            const bool undone = not there and not rows_undone and not(excused and shape_is_rolled_back());
+            if (undone and hook.for_doubt.registered and hook.for_doubt.runs == 0)
+                wrong += name + " did not run, although nothing is committed; ";
+            if (undone and not excused and not unproven and hook.for_rollback.registered and
+                hook.for_rollback.runs == 0)
+                wrong += name + " did not run, although it is rolled back; ";
         }
         return wrong;
+    }
+
+    bool shape_is_rolled_back() const {
+        return shape.scope == Scope::rolled_back or shape.scope == Scope::rolled_back_in_captured;
     }
 
     std::string what_is_wrong_with_connection() {
@@ -585,6 +640,37 @@ const std::vector<NamedAct> acts = {
      [](World& w) {
          for (int i = 0; i != 20; ++i) w.hook(true);
      }},
+    {"registers a hook before COMMIT", [](World& w) { w.hook_before_commit(); }},
+    {"registers hooks of every kind whose destructors open blocks",
+     [](World& w) {
+         const auto opens = [&w] { open_here(w, {}, End::commit); };
+         w.attempt([&] {
+             if (w.db != nullptr) w.db->before_commit(AtDestruction{opens});
+         });
+         w.attempt([&] {
+             if (w.db != nullptr) w.db->on_rollback(AtDestruction{opens});
+         });
+         w.attempt([&] {
+             if (w.db != nullptr) w.db->unless_committed(AtDestruction{opens});
+         });
+     }},
+    {"registers hooks of every kind that use the connection",
+     [](World& w) {
+         const auto uses = [&w] {
+             w.hook();
+             open_here(w, {}, End::roll_back);
+             open_here(w, {}, End::commit);
+         };
+         w.attempt([&] {
+             if (w.db != nullptr) w.db->before_commit(uses);
+         });
+         w.attempt([&] {
+             if (w.db != nullptr) w.db->on_rollback(uses);
+         });
+         w.attempt([&] {
+             if (w.db != nullptr) w.db->unless_committed(uses);
+         });
+     }},
     {"registers a hook whose copy throws",
      [](World& w) {
          bool armed = false;
@@ -636,6 +722,39 @@ const std::vector<NamedAct> acts = {
      [](World& w) {
          w.attempt([&] {
              if (w.db != nullptr) w.db->set_rollback(true);
+         });
+     }},
+    {"asks for a rollback, and no longer",
+     [](World& w) {
+         w.attempt([&] {
+             if (w.db == nullptr) return;
+             w.db->set_rollback(true);
+             w.db->set_rollback(false);
+         });
+     }},
+    {"opens and ends a RolledBack",
+     [](World& w) {
+         w.attempt([&] {
+             if (w.db == nullptr) return;
+             RolledBack test{*w.db};
+             w.rows_undone = true;
+             open_here(w, {}, End::commit);
+             test.end();
+         });
+     }},
+    {"tries something often",
+     [](World& w) {
+         w.attempt([&] {
+             if (w.db == nullptr) return;
+             txhooks::RetryPolicy policy;
+             policy.attempts = 2;
+             policy.sleep = [](std::chrono::nanoseconds) {};
+             policy.transient = [](const std::exception_ptr&) noexcept { return true; };
+             txhooks::retry(*w.db, policy, [&w] {
+                 w.hook();
+                 w.hook_before_commit();
+                 throw Oops{};
+             });
          });
      }},
     {"resets the connection",
@@ -716,6 +835,38 @@ void hook_amid_hooks(World& w, Hook&& hook) {
     amid_hooks(w, [&] { w.on_commit(std::forward<Hook>(hook)); });
 }
 
+constexpr auto before_commit = [](World& w, auto&& hook) {
+    w.attempt([&] {
+        if (w.db != nullptr) w.db->before_commit(std::forward<decltype(hook)>(hook));
+    });
+};
+constexpr auto on_rollback = [](World& w, auto&& hook) {
+    w.attempt([&] {
+        if (w.db != nullptr) w.db->on_rollback(std::forward<decltype(hook)>(hook));
+    });
+};
+constexpr auto unless_committed = [](World& w, auto&& hook) {
+    w.attempt([&] {
+        if (w.db != nullptr) w.db->unless_committed(std::forward<decltype(hook)>(hook));
+    });
+};
+
+template <auto* registers, class Hook>
+void hook_amid_hooks(World& w, Hook&& hook) {
+    amid_hooks(w, [&] { (*registers)(w, std::forward<Hook>(hook)); });
+}
+
+template <auto* registers>
+void block_with(World& w, End end) {
+    w.block(end, [&] { hook_amid_hooks<registers>(w, w.code()); });
+}
+
+// What is broken in a RolledBack can be used again only behind that.
+void roll_back_base(World& w) {
+    w.rows_undone = w.rows_undone or w.rolled_back != nullptr;
+    w.rolled_back.reset();
+}
+
 void block_with_destructor(World& w, End end) {
     w.block(end, [&] { hook_amid_hooks(w, AtDestruction{w.code()}); });
 }
@@ -760,6 +911,7 @@ void scene_of_verb(World& w) {
 }
 
 void fail(World& w, Verb verb, When when) {
+    w.unproven = w.unproven or verb == Verb::rollback;
     w.engine.faults.fail(verb, when, Oops{});
 }
 
@@ -796,6 +948,16 @@ void resolve(World& w) {
     });
 }
 
+template <auto* registers, class Hook>
+void doubt_with(World& w, bool committed, Hook&& hook) {
+    w.shape.special = Special::resolve;
+    w.engine.answer = {{Outcome::unknown, std::make_exception_ptr(Oops{}), committed}};
+    w.block(End::commit, [&] { hook_amid_hooks<registers>(w, std::forward<Hook>(hook)); });
+    w.left.destroy();
+    w.inner.destroy();
+    w.outer.destroy();
+}
+
 template <class Hook>
 void detach_with(World& w, Hook&& hook) {
     w.shape.special = Special::detach;
@@ -828,6 +990,8 @@ constexpr const char* abandoned = "an Atomic was destroyed without";
 constexpr const char* while_rolling_back = "while rolling back a block";
 constexpr const char* robust_hook_threw = "a robust hook threw";
 constexpr const char* hook_threw = "a hook threw, after";
+constexpr const char* rollback_hook_threw = "a hook of on_rollback() threw";
+constexpr const char* doubt_hook_threw = "a hook of unless_committed() threw";
 constexpr const char* detached_dropped = "detached hooks were destroyed";
 constexpr const char* end_of_rolled_back = "at the end of a RolledBack";
 
@@ -891,6 +1055,185 @@ const std::vector<Place> places = {
          });
      }},
 
+    // Hooks before COMMIT
+    {"a hook before COMMIT",
+     [](World& w) { w.block(End::commit, [&] { hook_amid_hooks<&before_commit>(w, w.code()); }); }},
+    {"a hook before COMMIT, between others",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             w.hook_before_commit();
+             hook_amid_hooks<&before_commit>(w, w.code());
+             w.hook_before_commit();
+         });
+     }},
+    {"a hook before COMMIT that a hook before COMMIT registers",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&before_commit>(w, [&w] { hook_amid_hooks<&before_commit>(w, w.code()); });
+         });
+     }},
+    {"a block that a hook before COMMIT opens",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&before_commit>(w, [&w] {
+                 if (w.db == nullptr) return;
+                 Atomic<Db> tx{*w.db};
+                 amid_hooks(w, w.code());
+                 tx.commit();
+             });
+         });
+     }},
+    {"a hook before COMMIT of a block that a hook opens",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks(w, [&w] {
+                 if (w.db == nullptr) return;
+                 Atomic<Db> tx{*w.db};
+                 hook_amid_hooks<&before_commit>(w, w.code());
+                 tx.commit();
+             });
+         });
+     }},
+    {"a hook before a COMMIT that is left in doubt",
+     [](World& w) {
+         w.engine.answer = {{Outcome::unknown, nullptr, true}};
+         w.block(End::commit, [&] { hook_amid_hooks<&before_commit>(w, w.code()); });
+     }},
+    {"a hook before COMMIT at once", [](World& w) { before_commit(w, w.code()); }},
+    {"a result of a hook before COMMIT",
+     [](World& w) {
+         w.block(End::commit, [&] { hook_amid_hooks<&before_commit>(w, [&w] { return Verdict{w.code()}; }); });
+     }},
+    {"retry: a hook before COMMIT",
+     [](World& w) {
+         try_often(w, policy(), [&] {
+             hook_amid_hooks<&before_commit>(w, [&w] {
+                 w.user_code();
+                 throw Oops{};
+             });
+         });
+     }},
+
+    // Hooks of what is undone
+    {"a rollback hook", [](World& w) { block_with<&on_rollback>(w, End::roll_back); }},
+    {"a rollback hook of an abandoned block", [](World& w) { block_with<&on_rollback>(w, End::abandon); }},
+    {"a rollback hook at a COMMIT that rolled back",
+     [](World& w) {
+         w.engine.answer = {{Outcome::rolled_back}};
+         block_with<&on_rollback>(w, End::commit);
+         roll_back_base(w);
+     }},
+    {"a rollback hook at a RELEASE that failed",
+     [](World& w) {
+         fail(w, Verb::release, When::before_effect);
+         w.block(End::commit, [&] {
+             w.attempt([&] {
+                 if (w.db == nullptr) return;
+                 Atomic<Db> tx{*w.db};
+                 hook_amid_hooks<&on_rollback>(w, w.code());
+                 tx.commit();
+             });
+         });
+     }},
+    {"a rollback hook in a doomed block",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&on_rollback>(w, w.code());
+             open_here(w, {.join = true}, End::abandon);
+         });
+     }},
+    {"a rollback hook at a loss",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&on_rollback>(w, w.code());
+             lose(w);
+         });
+     }},
+    {"a rollback hook when a hook before COMMIT throws",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             w.attempt([&] {
+                 if (w.db != nullptr) w.db->before_commit([] { throw Oops{}; });
+             });
+             hook_amid_hooks<&on_rollback>(w, w.code());
+         });
+     }},
+    {"a rollback hook when a hook before COMMIT asks for a rollback",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             w.attempt([&] {
+                 if (w.db != nullptr) w.db->before_commit([&w] { w.db->set_rollback(true); });
+             });
+             hook_amid_hooks<&on_rollback>(w, w.code());
+         });
+     }},
+    {"a rollback hook of a block that a rollback hook opens",
+     [](World& w) {
+         w.block(End::roll_back, [&] {
+             hook_amid_hooks<&on_rollback>(w, [&w] {
+                 if (w.db == nullptr) return;
+                 Atomic<Db> tx{*w.db};
+                 hook_amid_hooks<&on_rollback>(w, w.code());
+                 tx.rollback();
+             });
+         });
+     }},
+    {"a rollback hook when the connection dies",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&on_rollback>(w, w.code());
+             if (not w.rolled_back and not w.captured) w.destroy_connection();
+         });
+     }},
+    {"a rollback hook when a doubt was a rollback",
+     [](World& w) {
+         doubt_with<&on_rollback>(w, false, w.code());
+         resolve(w);
+     }},
+    {"a rollback hook when a RolledBack ends with a block open",
+     [](World& w) {
+         if (not w.rolled_back) w.rolled_back = std::make_unique<RolledBack>(*w.db);
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&on_rollback>(w, w.code());
+             w.attempt([&] {
+                 if (w.rolled_back) w.rolled_back->end();
+             });
+             w.rows_undone = true;
+         });
+     }},
+    {"retry: a rollback hook",
+     [](World& w) {
+         try_often(w, policy(), [&] {
+             hook_amid_hooks<&on_rollback>(w, w.code());
+             throw Oops{};
+         });
+     }},
+    {"a hook of unless_committed", [](World& w) { block_with<&unless_committed>(w, End::roll_back); }},
+    {"a hook of unless_committed at a COMMIT in doubt",
+     [](World& w) {
+         w.engine.answer = {{Outcome::unknown}};
+         block_with<&unless_committed>(w, End::commit);
+         roll_back_base(w);
+     }},
+    {"a hook of unless_committed at a COMMIT in doubt, with a Doubt",
+     [](World& w) {
+         doubt_with<&unless_committed>(w, true, w.code());
+         roll_back_base(w);
+     }},
+    {"a hook of unless_committed at a loss",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&unless_committed>(w, w.code());
+             w.excused = w.rows_undone = true;
+             w.attempt([&] { w.engine.execute("COMMIT; BEGIN"); });
+         });
+     }},
+    {"a hook of unless_committed when ROLLBACK failed",
+     [](World& w) {
+         fail(w, Verb::rollback, When::before_effect);
+         block_with<&unless_committed>(w, End::abandon);
+     }},
+
     // Copies and moves
     {"a copy",
      [](World& w) {
@@ -930,7 +1273,67 @@ const std::vector<Place> places = {
     {"a move", [](World& w) { w.block(End::commit, [&] { hook_amid_hooks(w, OnMove{w}); }); }},
     {"a move of a hook at once", [](World& w) { w.on_commit(OnMove{w}); }},
 
+    {"a copy of a hook before COMMIT",
+     [](World& w) {
+         const support::OnCopy hook{w.code()};
+         w.block(End::commit, [&] { hook_amid_hooks<&before_commit>(w, hook); });
+     }},
+    {"a copy of a rollback hook",
+     [](World& w) {
+         const support::OnCopy hook{w.code()};
+         w.block(End::roll_back, [&] { hook_amid_hooks<&on_rollback>(w, hook); });
+     }},
+    {"a copy of a hook of unless_committed, at once",
+     [](World& w) {
+         const support::OnCopy hook{w.code()};
+         unless_committed(w, hook);
+     }},
+
     // Destructors
+    {"a destructor of a hook before COMMIT, after it ran",
+     [](World& w) { w.block(End::commit, [&] { hook_amid_hooks<&before_commit>(w, AtDestruction{w.code()}); }); },
+     false},
+    {"a destructor of a hook before COMMIT, at a rollback",
+     [](World& w) { w.block(End::roll_back, [&] { hook_amid_hooks<&before_commit>(w, AtDestruction{w.code()}); }); },
+     false},
+    {"a destructor of a hook before COMMIT that threw",
+     [](World& w) {
+         w.block(End::commit, [&] {
+             hook_amid_hooks<&before_commit>(w, [at_end = AtDestruction{w.code()}] { throw Oops{}; });
+         });
+     },
+     false},
+    {"a destructor of a rollback hook, after it ran",
+     [](World& w) { w.block(End::roll_back, [&] { hook_amid_hooks<&on_rollback>(w, AtDestruction{w.code()}); }); },
+     false},
+    {"a destructor of a rollback hook, after a commit",
+     [](World& w) { w.block(End::commit, [&] { hook_amid_hooks<&on_rollback>(w, AtDestruction{w.code()}); }); },
+     false},
+    {"a destructor of a rollback hook at once", [](World& w) { on_rollback(w, AtDestruction{w.code()}); }, false},
+    {"a destructor of a rollback hook whose doubt was a commit",
+     [](World& w) {
+         doubt_with<&on_rollback>(w, true, AtDestruction{w.code()});
+         resolve(w);
+     },
+     false},
+    {"a destructor of a hook of unless_committed, with a Doubt",
+     [](World& w) {
+         doubt_with<&unless_committed>(w, true, AtDestruction{w.code()});
+         roll_back_base(w);
+     },
+     false},
+    {"a destructor of a hook of unless_committed, its neighbours detached",
+     [](World& w) {
+         w.shape.special = Special::detach;
+         w.block(End::commit, [&] { hook_amid_hooks<&unless_committed>(w, AtDestruction{w.code()}); });
+     },
+     false},
+    {"a destructor of a hook of unless_committed, its neighbours captured",
+     [](World& w) {
+         if (not w.captured) w.captured = std::make_unique<CapturedHooks>(*w.db);
+         w.block(End::commit, [&] { hook_amid_hooks<&unless_committed>(w, AtDestruction{w.code()}); });
+     },
+     false},
     {"a destructor after the run", [](World& w) { block_with_destructor(w, End::commit); }, false},
     {"a destructor at a rollback", [](World& w) { block_with_destructor(w, End::roll_back); }, false},
     {"a destructor in an abandoned block", [](World& w) { block_with_destructor(w, End::abandon); }, false},
@@ -1198,6 +1601,37 @@ const std::vector<Place> places = {
      [](World& w) {
          w.watched = hook_left_open;
          w.block(End::commit, [&] { hook_amid_hooks(w, [&w] { leave_open(w); }); });
+     }},
+    {"sink: a hook before COMMIT left a guard open",
+     [](World& w) {
+         w.watched = hook_left_open;
+         w.block(End::commit, [&] { hook_amid_hooks<&before_commit>(w, [&w] { leave_open(w); }); });
+     }},
+    {"sink: a rollback hook left a guard open",
+     [](World& w) {
+         w.watched = hook_left_open;
+         w.block(End::roll_back, [&] { hook_amid_hooks<&on_rollback>(w, [&w] { leave_open(w); }); });
+     }},
+    {"sink: a rollback hook threw",
+     [](World& w) {
+         w.watched = rollback_hook_threw;
+         w.block(End::roll_back, [&] { hook_amid_hooks<&on_rollback>(w, [] { throw Oops{}; }); });
+     }},
+    {"sink: a rollback hook of a Doubt threw",
+     [](World& w) {
+         w.watched = rollback_hook_threw;
+         doubt_with<&on_rollback>(w, false, [] { throw Oops{}; });
+         resolve(w);
+     }},
+    {"sink: a hook of unless_committed left a guard open and threw",
+     [](World& w) {
+         w.watched = doubt_hook_threw;
+         w.block(End::abandon, [&] {
+             hook_amid_hooks<&unless_committed>(w, [&w] {
+                 leave_open(w);
+                 throw Oops{};
+             });
+         });
      }},
     {"sink: a hook left a guard open and threw",
      [](World& w) {
@@ -1616,8 +2050,9 @@ private:
 
 }  // namespace
 
-TEST_CASE("re-entry: code of the user's does anything anywhere, and the library goes on or says why not",
-          "[S13][S14][S22][S27][S28][S39][S57][S58]") {
+TEST_CASE(
+    "re-entry: code of the user's does anything anywhere, and the library goes on or says why not",
+    "[S13][S14][S22][S27][S28][S39][S57][S58][S61][S62][S63][S65][S66][S67][S68][S69][S70][S71][S72][S73][S75][S76]") {
     const std::vector<Combination> all = all_combinations();
     Runs runs{all};
     std::size_t faults = 0;
@@ -1638,6 +2073,6 @@ TEST_CASE("re-entry: code of the user's does anything anywhere, and the library 
     for (const auto& [where, was_reached] : reached)
         if (not was_reached) never += std::string{where.first->name} + " / " + where.second->name + '\n';
     INFO(went_on << " of " << all.size() << " went on, " << ended << " ended with a sentence");
+    CHECK(faults == 0);  // first: the next assertion would clear what was told of them
     CHECK(never == "");
-    CHECK(faults == 0);
 }

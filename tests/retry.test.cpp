@@ -601,3 +601,157 @@ TEST_CASE("retry: sleeps when not told how", "[retry]") {
         if (calls > 10'000) FAIL("it does not sleep");
     }
 }
+
+// ---- Hooks of other kinds
+
+TEST_CASE("retry: a transient error of a hook before COMMIT is tried again, as one of the function",
+          "[retry][S62][S76]") {
+    World w;
+    const auto fn = [&] {
+        const std::string call = std::to_string(++w.calls);
+        w.db.on_rollback([&w, call] { w.between.note("undone " + call); });
+        w.act(call);
+        w.db.before_commit([&w] {
+            w.db.put("late");
+            if (w.calls < 3) throw Busy{};
+        });
+        w.db.before_commit([&w, call] { w.between.note("before " + call); });
+        return w.calls;
+    };
+    CHECK(retry(w.db, w.policy, fn) == 3);
+    CHECK(w.ran.text() == "3");
+    CHECK(w.between.text() == "undone 1,1 busy,sleep,undone 2,2 busy,sleep,before 3");
+    CHECK(w.db.log() == Log{"BEGIN", "INSERT 1", "INSERT late", "ROLLBACK", "BEGIN", "INSERT 2", "INSERT late",
+                            "ROLLBACK", "BEGIN", "INSERT 3", "INSERT late", "COMMIT"});
+    CHECK(w.sink.empty());
+}
+
+TEST_CASE("retry: what a hook before COMMIT throws that is not transient is not tried again", "[retry][S62]") {
+    World w;
+    const auto fn = [&] {
+        w.act(std::to_string(++w.calls));
+        w.db.before_commit([] { throw Oops{}; });
+    };
+    CHECK(ending([&] { retry(w.db, w.policy, fn); }) == "oops");
+    CHECK(w.calls == 1);
+    CHECK(w.between.text().empty());
+    w.expect_works();
+}
+
+TEST_CASE("retry: nothing is tried again after a hook before COMMIT that committed by raw SQL", "[retry][S50][S62]") {
+    World w;
+    const auto sql = GENERATE(as<std::string>{}, "COMMIT", "COMMIT; BEGIN");
+    CAPTURE(sql);
+    const auto fn = [&] {
+        w.act(std::to_string(++w.calls));
+        w.db.on_rollback([&] { w.between.note("undone"); });
+        w.db.unless_committed([&] { w.between.note("not committed, as far as is known"); });
+        w.db.before_commit([&] {
+            w.db.execute(sql);
+            throw Busy{};
+        });
+    };
+    CHECK(ending([&] { retry(w.db, w.policy, fn); }) == "busy");
+    CHECK(w.calls == 1);
+    CHECK(w.between.text() == "not committed, as far as is known");
+    CHECK(w.db.committed("1"));
+    CHECK(w.ran.text().empty());
+    CHECK(w.sink.lines() == Log{"txhooks: while rolling back a block: TransactionLost committed"});
+    w.expect_works();
+}
+
+TEST_CASE("retry: a hook before COMMIT that lost the transaction, proven rolled back, is tried again",
+          "[retry][S50][S62]") {
+    World w;
+    const auto fn = [&] {
+        const std::string call = std::to_string(++w.calls);
+        w.act(call);
+        w.db.on_rollback([&w, call] { w.between.note("undone " + call); });
+        w.db.before_commit([&] {
+            if (w.calls != 1) return;
+            w.db.execute("ROLLBACK");
+            throw Busy{};
+        });
+    };
+    retry(w.db, w.policy, fn);
+    CHECK(w.calls == 2);
+    CHECK(w.between.text() == "undone 1,1 busy,sleep");
+    CHECK(w.ran.text() == "2");
+    CHECK_FALSE(w.db.committed("1"));
+}
+
+TEST_CASE("retry: a failed result of a hook before COMMIT is returned, and not tried again", "[retry][S62]") {
+    World w;
+    w.policy.transient = [](const std::exception_ptr&) noexcept { return true; };
+    SECTION("where the function returns the same type") {
+        const Expected result = retry(w.db, w.policy, [&] {
+            w.act(std::to_string(++w.calls));
+            w.db.on_rollback([&] { w.between.note("undone"); });
+            w.db.before_commit([] { return Expected{false}; });
+            w.db.before_commit([&] { w.between.note("never"); });
+            return Expected{true};
+        });
+        CHECK_FALSE(result.good);
+    }
+    SECTION("else it is TransactionAborted") {
+        CHECK(ending([&] {
+                  retry(w.db, w.policy, [&] {
+                      w.act(std::to_string(++w.calls));
+                      w.db.on_rollback([&] { w.between.note("undone"); });
+                      w.db.before_commit([] { return Expected{false}; });
+                      w.db.before_commit([&] { w.between.note("never"); });
+                  });
+              }) == "TransactionAborted rolled_back");
+    }
+    CHECK(w.calls == 1);
+    CHECK(w.between.text() == "undone");
+    CHECK(w.ran.text().empty());
+    CHECK_FALSE(w.db.committed("1"));
+    CHECK(w.sink.empty());
+    w.expect_works();
+}
+
+TEST_CASE("retry: a function that failed, or asked for a rollback, runs no hook before COMMIT", "[retry][S62][S64]") {
+    World w;
+    const bool asks = GENERATE(false, true);
+    const Expected result = retry(w.db, w.policy, [&] {
+        ++w.calls;
+        w.db.before_commit([&] { w.between.note("never"); });
+        w.db.on_rollback([&] { w.between.note("undone"); });
+        if (asks) w.db.set_rollback(true);
+        return Expected{asks};
+    });
+    CHECK(result.good == asks);
+    CHECK(w.calls == 1);
+    CHECK(w.between.text() == "undone");
+}
+
+TEST_CASE("retry: hooks before COMMIT run once for each attempt, also when COMMIT stays open", "[retry][S47][S65]") {
+    World w;
+    w.db.answer_commit({Outcome::still_open, busy});
+    retry(w.db, w.policy, [&] {
+        const std::string call = std::to_string(++w.calls);
+        w.act(call);
+        w.db.before_commit([&w, call] { w.between.note("before " + call); });
+        w.db.on_rollback([&w, call] { w.between.note("undone " + call); });
+        w.db.unless_committed([&w, call] { w.between.note("not " + call); });
+    });
+    CHECK(w.between.text() == "before 1,not 1,undone 1,1 busy,sleep,before 2");
+    CHECK(w.ran.text() == "2");
+}
+
+TEST_CASE("retry: a rollback hook that leaves a guard open, or throws, does not stop it", "[retry][S58][S71]") {
+    World w;
+    std::optional<Atomic<Db>> left;
+    retry(w.db, w.policy, [&] {
+        w.act(std::to_string(++w.calls));
+        w.db.on_rollback([&] { left.emplace(w.db); });
+        w.db.on_rollback([] { throw Oops{}; });
+        if (w.calls == 1) throw Busy{};
+    });
+    CHECK(w.ran.text() == "2");
+    CHECK_FALSE(left->active());
+    CHECK(w.sink.lines() ==
+          Log{"txhooks: a hook of on_rollback() threw: oops",
+              "txhooks: a hook returned with an atomic block still open; it is rolled back: UsageError"});
+}

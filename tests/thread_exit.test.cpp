@@ -435,4 +435,102 @@ TEST_CASE("thread exit: in the destructor of a capture, it ends the program", "[
     }));
 }
 
+// ---- Hooks of other kinds
+
+TEST_CASE("thread exit: in a hook before COMMIT it goes on, and the block is rolled back", "[S61][S62][S31]") {
+    for (const End end : ends)
+        for (const std::string way : {"atomic", "guard", "any", "detach", "resolve", "captured", "rolled back",
+                                      "nested", "retry", "left open"}) {
+            CAPTURE(way);
+            Scene s;
+            Connection& any = s.db;
+            std::optional<CapturedHooks> captured;
+            std::optional<RolledBack> test;
+            std::optional<Atomic<Db>> left;
+            if (way == "captured") captured.emplace(s.db);
+            if (way == "rolled back") test.emplace(s.db);
+            const auto body = [&] {
+                s.db.on_rollback(s.ran.probe("rollback"));
+                s.db.put("1");
+                s.db.on_commit(s.ran.probe("commit"));
+                s.db.before_commit([&] {
+                    s.ran.note("before");
+                    if (way == "left open") left.emplace(s.db);
+                    if (way != "nested") end();
+                    s.db.atomic([end] { end(); });
+                });
+                s.db.before_commit(s.ran.probe("never"));
+                s.db.unless_committed(s.ran.probe("unless"));
+            };
+            CHECK(ends_thread([&] {
+                if (way == "any") return any.atomic(body);
+                if (way == "detach") return s.db.atomic({.detach = &s.after}, body);
+                if (way == "resolve") return s.db.atomic({.resolve = &s.doubt}, body);
+                if (way == "retry")
+                    return retry(s.db, {.transient = [](const std::exception_ptr&) noexcept { return true; }}, body);
+                if (way != "guard") return s.db.atomic(body);
+                Atomic tx{s.db};
+                body();
+                tx.commit();
+            }));
+            CHECK(s.ran.text() == "before,unless,rollback,~rollback,~commit,~never,~unless");
+            CHECK_FALSE(s.db.get("1"));
+            CHECK(s.after.size() == 0);
+            CHECK_FALSE(s.doubt.in_doubt());
+            CHECK_FALSE((left and left->active()));
+            CHECK(s.sink.sentences().size() == (way == "left open" ? 1 : 0));
+            s.sink.clear();
+            captured.reset();
+            test.reset();
+            s.check_goes_on();
+        }
+}
+
+TEST_CASE("thread exit: in a hook before COMMIT that runs at once, and in the copy of one of any kind", "[S67][S74]") {
+    for (const End end : ends) {
+        Scene s;
+        const support::OnCopy copied{[end] { end(); }};
+        CHECK(ends_thread([&] { s.db.before_commit([end] { end(); }); }));
+        CHECK(ends_thread([&] { s.db.on_rollback(copied); }));
+        for (const int kind : {0, 1, 2}) {
+            s.ran.clear();
+            CHECK(ends_thread([&] {
+                s.db.atomic([&] {
+                    s.db.on_rollback(s.ran.probe("1"));
+                    if (kind == 0) s.db.before_commit(copied);
+                    if (kind == 1) s.db.on_rollback(copied);
+                    if (kind == 2) s.db.unless_committed(copied);
+                });
+            }));
+            CHECK(s.ran.text() == "1,~1");
+        }
+        s.check_goes_on();
+    }
+}
+
+TEST_CASE("thread exit: in a hook of what is undone it ends the program", "[S71]") {
+    for (const std::string way : {"rollback", "unless", "savepoint", "abandoned", "doubt", "Doubt"}) {
+        CAPTURE(way);
+        CHECK(ends_program([way] {
+            Db db;
+            Doubt doubt;
+            if (way == "doubt" or way == "Doubt") db.answer_commit({Outcome::unknown, nullptr, false});
+            try {
+                Atomic tx{db, {.resolve = way == "Doubt" ? &doubt : nullptr}};
+                if (way == "savepoint") {
+                    Atomic inner{db};
+                    db.on_rollback(exit_thread);
+                    inner.rollback();
+                }
+                way == "unless" or way == "doubt" ? db.unless_committed(exit_thread) : db.on_rollback(exit_thread);
+                if (way == "doubt" or way == "Doubt") tx.commit();
+                if (way != "abandoned") tx.rollback();
+            } catch (const CommitUnknown&) {
+                db.reset();
+                doubt.resolve(db);
+            }
+        }));
+    }
+}
+
 #endif

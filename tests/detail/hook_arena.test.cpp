@@ -344,6 +344,130 @@ TEST_CASE("HookArena: an exception of another language from a copy constructor l
     CHECK(history.text() == "a,~a,b,~b");
 }
 
+// ---- Hooks of other kinds
+
+namespace {
+
+using txhooks::detail::HookKind;
+
+template <HookKind kind, class Hook>
+void push_as(HookArena& hooks, Hook hook) {
+    hooks.emplace<true, kind>([&]() -> Hook { return std::move(hook); });
+}
+
+}  // namespace
+
+TEST_CASE("HookArena: a hook of any kind is built in place, neither copied nor moved", "[S3][S79]") {
+    struct alignas(128) Pinned {
+        explicit Pinned(int& count) : ran{count} {}
+        Pinned(const Pinned&) = delete;
+        Pinned& operator=(const Pinned&) = delete;
+        ~Pinned() = default;
+        void operator()() { self == this ? ++ran : ran = -100; }
+        int& ran;
+        const Pinned* self = this;
+    };
+    int ran = 0;
+    HookArena hooks;
+    for (int i = 0; i != 100; ++i) {
+        hooks.emplace<true, HookKind::before_commit>([&] { return Pinned{ran}; });
+        hooks.emplace<false, HookKind::rollback>([&] { return Pinned{ran}; });
+        hooks.emplace<true, HookKind::unless_committed>([&] { return Pinned{ran}; });
+        hooks.emplace<false>([] { return [] {}; });
+    }
+    {
+        HookArena::Before before{hooks, hooks.start()};
+        while (before.next()) continue;
+    }
+    CHECK(ran == 100);
+    HookArena::Undo undone{hooks, hooks.start(), true};
+    while (not undone.empty()) undone.call_next();
+    CHECK(ran == 300);
+    hooks.discard(hooks.start());
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookArena: whether something waits for the outcome", "[S75]") {
+    HookArena hooks;
+    CHECK_FALSE(hooks.has_others());
+    CHECK_FALSE(hooks.waits_for_outcome(hooks.start()));
+    push_as<HookKind::unless_committed>(hooks, [] {});
+    push_as<HookKind::before_commit>(hooks, [] {});
+    CHECK(hooks.has_others());
+    CHECK_FALSE(hooks.waits_for_outcome(hooks.start()));
+    const HookArena::Mark mark = hooks.mark();
+    push_as<HookKind::rollback>(hooks, [] {});
+    CHECK(hooks.waits_for_outcome(hooks.start()));
+    CHECK(hooks.waits_for_outcome(mark));
+    hooks.discard(mark);
+    CHECK_FALSE(hooks.waits_for_outcome(hooks.start()));
+    push(hooks, [] {});
+    CHECK(hooks.waits_for_outcome(mark));
+    CHECK(hooks.size(hooks.start()) == 1);
+    hooks.discard(hooks.start());
+}
+
+TEST_CASE("HookArena: those that end with their block go, and the others stay with their marks", "[S75]") {
+    const bool keep_rollback = GENERATE(false, true);
+    Trace history;
+    HookArena hooks;
+    for (const char* name : {"1", "2"}) {
+        push(hooks, history.probe(std::string{"commit "} + name));
+        push_as<HookKind::before_commit>(hooks, history.probe(std::string{"before "} + name));
+        push_as<HookKind::rollback>(hooks, history.probe(std::string{"rollback "} + name));
+        push_as<HookKind::unless_committed>(hooks, history.probe(std::string{"unless "} + name));
+    }
+    hooks.discard_others(hooks.start(), keep_rollback);
+    CHECK(history.text() == (keep_rollback ? "~before 1,~unless 1,~before 2,~unless 2"
+                                           : "~before 1,~rollback 1,~unless 1,~before 2,~rollback 2,~unless 2"));
+    CHECK_FALSE(hooks.busy());
+    CHECK(hooks.size(hooks.start()) == 2);
+    history.clear();
+    HookArena::Undo undone{hooks, hooks.start(), true};
+    while (not undone.empty()) {
+        undone.call_next();
+        history.note(undone.kind() == HookKind::rollback ? "called" : "another");
+    }
+    CHECK(history.text() == (keep_rollback ? "rollback 2,called,rollback 1,called" : ""));
+    history.clear();
+    run(hooks, hooks.start());
+    CHECK(history.text() == (keep_rollback ? "commit 1,~commit 1,~rollback 1,commit 2,~commit 2,~rollback 2"
+                                           : "commit 1,~commit 1,commit 2,~commit 2"));
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookArena: where none stays, discarding the others gives their room back", "[S75]") {
+    HookArena hooks;
+    for (int i = 0; i != 100; ++i) {
+        push_as<HookKind::rollback>(hooks, [] {});
+        push_as<HookKind::unless_committed>(hooks, [] {});
+    }
+    hooks.discard_others(hooks.start(), true);
+    CHECK_FALSE(hooks.empty(hooks.start()));
+    hooks.discard_others(hooks.start(), false);
+    CHECK(hooks.empty(hooks.start()));
+}
+
+TEST_CASE("HookArena: an exception of another language from a hook of another kind counts as called", "[S62][S71]") {
+    Trace history;
+    HookArena hooks;
+    push_as<HookKind::rollback>(hooks, history.probe("a"));
+    push_as<HookKind::rollback>(hooks, [] { throw_foreign_exception(); });
+    push_as<HookKind::before_commit>(hooks, [] { throw_foreign_exception(); });
+    push_as<HookKind::before_commit>(hooks, history.probe("b"));
+    HookArena::Before before{hooks, hooks.start()};
+    CHECK(throws([&] { before.next(); }));
+    CHECK(before.next());
+    CHECK_FALSE(before.next());
+    HookArena::Undo undone{hooks, hooks.start(), true};
+    CHECK(throws([&] { undone.call_next(); }));
+    CHECK_FALSE(undone.empty());
+    undone.call_next();
+    CHECK(undone.empty());
+    hooks.discard(hooks.start());
+    CHECK(history.text() == "b,~b,a,~a");
+}
+
 #ifndef _LIBCPP_VERSION  // the libc++ of Debian cannot unwind a thread that ends: no program with destructors can
 
 namespace {

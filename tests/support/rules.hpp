@@ -18,24 +18,24 @@
 
 namespace support {
 
-/// What all blocks, hooks and failures come to: RULES.md (S1, S2, S11 to S19, S25, S26, S33, S34, S36, S40, S44 to S51) put
-/// as plainly as it can be, in one place, on an engine of its own. A connection that is told the same story must answer the
-/// same; where the two differ, one of them is wrong.
+/// What all blocks, hooks and failures come to: RULES.md (S1, S2, S11 to S19, S25, S26, S33, S34, S36, S40, S44 to S51, S61
+/// to S73) put as plainly as it can be, in one place, on an engine of its own. A connection that is told the same story must
+/// answer the same; where the two differ, one of them is wrong.
 ///
 /// It keeps a list of levels and a list of hooks, and asks the engine before each step; it has no guards, no sink, no
 /// detached hooks, and does not care what anything costs.
 class Rules {
+    using Call = std::function<void()>;
+
 public:
     txhooks::testing::FakeBackend engine;
 
     void put(char key) { engine.put(std::string{key}); }
 
-    void on_commit(std::function<void()> hook) {
-        if (broken_) throw txhooks::ConnectionBroken{};
-        if (levels_.empty()) return hook();
-        if (is_lost()) throw txhooks::TransactionLost{*lost_};
-        hooks_.push_back(std::move(hook));
-    }
+    void on_commit(Call hook) { add(Kind::commit, std::move(hook)); }
+    void before_commit(Call hook) { add(Kind::before_commit, std::move(hook)); }
+    void on_rollback(Call hook) { add(Kind::rollback, std::move(hook)); }
+    void unless_committed(Call hook) { add(Kind::unless_committed, std::move(hook)); }
 
     template <class Body>
     void block(const Step& step, Body body) {
@@ -59,12 +59,34 @@ public:
     /// Everything that verbs threw.
     const std::vector<std::string>& failures() const noexcept { return failures_; }
 
+    /// What the sink is told of hooks that ran because something was not committed.
+    const std::vector<std::string>& hooks_that_threw() const noexcept { return hooks_that_threw_; }
+
 private:
+    enum class Kind : unsigned char { commit, before_commit, rollback, unless_committed };
+    struct Hook {
+        Kind kind;
+        Call call;
+    };
+
+    // Whether what the hooks waited for is proven to be undone, or nothing is proven.
+    enum class Proven : unsigned char { undone, nothing };
+
     struct Level {
         char kind;
         unsigned number;
         std::size_t hooks;
     };
+
+    void add(Kind kind, Call hook) {
+        if (broken_) throw txhooks::ConnectionBroken{};
+        if (not levels_.empty()) {
+            if (is_lost()) throw txhooks::TransactionLost{*lost_};
+            hooks_.push_back({kind, std::move(hook)});
+        } else if (kind == Kind::commit or kind == Kind::before_commit) {
+            hook();
+        }
+    }
 
     void open(bool join) {
         if (broken_) throw txhooks::ConnectionBroken{};
@@ -97,6 +119,7 @@ private:
 
     void commit(bool asked_to_roll_back) {
         const Level level = levels_.back();
+        if (level.kind == 'B' and not asked_to_roll_back) run_before_commit();
         if (is_lost()) {
             const txhooks::TransactionLost error{*lost_};
             roll_back();
@@ -123,6 +146,14 @@ private:
         levels_.pop_back();
     }
 
+    // As long as the block can end well. None runs twice.
+    void run_before_commit() {
+        for (std::size_t i = 0; i != hooks_.size() and not is_lost() and not doomed_; ++i) {
+            if (hooks_[i].kind != Kind::before_commit) continue;
+            if (const Call hook = std::exchange(hooks_[i].call, nullptr)) hook();
+        }
+    }
+
     void commit_outermost() {
         const txhooks::CommitResult result = engine.commit();
         if (result.error) failures_.push_back(name_of(result.error));
@@ -130,21 +161,22 @@ private:
             case txhooks::Outcome::still_open:
                 std::rethrow_exception(result.error);
             case txhooks::Outcome::rolled_back:
-                end();
+                undo(end(), Proven::undone);
                 if (result.error) std::rethrow_exception(result.error);
                 throw txhooks::TransactionAborted{};
             case txhooks::Outcome::unknown:
-                end();
                 broken_ = true;
+                undo(end(), Proven::nothing);
                 throw txhooks::CommitUnknown{result.error};
             case txhooks::Outcome::committed:
                 break;
         }
-        const std::vector<std::function<void()>> hooks = std::exchange(hooks_, {});
-        end();
+        std::vector<Hook> hooks = end();
+        hooks.erase(std::remove_if(hooks.begin(), hooks.end(), [](const Hook& h) { return h.kind != Kind::commit; }),
+                    hooks.end());
         for (std::size_t i = 0; i != hooks.size(); ++i) {
             try {
-                hooks[i]();
+                hooks[i].call();
             } catch (...) {
                 throw txhooks::HookError{i, hooks.size() - i - 1, 1, std::current_exception()};
             }
@@ -159,11 +191,14 @@ private:
         if (lost) error = std::make_exception_ptr(txhooks::TransactionLost{*lost_});
         levels_.pop_back();
         if (level.kind == 'B') {
-            if (lost)
+            bool undone = lost and lost_ == txhooks::Outcome::rolled_back;
+            if (lost) {
                 clear_engine();
-            else
+            } else {
                 error = roll_back_engine();
-            end();
+                undone = not broken_;
+            }
+            undo(end(), undone ? Proven::undone : Proven::nothing);
         } else if (lost) {
             return error;
         } else if (level.kind == 'J') {
@@ -171,15 +206,36 @@ private:
         } else {
             try {
                 engine.rollback_to(level.number);
-                hooks_.resize(level.hooks);
-                doomed_ = false;
             } catch (...) {
                 error = note();
                 stray_ = std::max(stray_, level.number);
                 doomed_ = true;
+                return error;
             }
+            doomed_ = false;
+            const auto first = hooks_.begin() + static_cast<std::ptrdiff_t>(level.hooks);
+            const std::vector<Hook> undone(first, hooks_.end());
+            hooks_.erase(first, hooks_.end());
+            undo(undone, Proven::undone);
         }
         return error;
+    }
+
+    // The last first. What they throw, nobody can be given.
+    void undo(const std::vector<Hook>& hooks, Proven proven) {
+        for (auto hook = hooks.rbegin(); hook != hooks.rend(); ++hook) {
+            const bool waits =
+                hook->kind == Kind::unless_committed or (hook->kind == Kind::rollback and proven == Proven::undone);
+            if (not waits) continue;
+            try {
+                hook->call();
+            } catch (...) {
+                note();
+                hooks_that_threw_.push_back(hook->kind == Kind::rollback
+                                                ? "txhooks: a hook of on_rollback() threw"
+                                                : "txhooks: a hook of unless_committed() threw");
+            }
+        }
     }
 
     std::exception_ptr roll_back_engine() {
@@ -210,17 +266,19 @@ private:
         return lost_.has_value();
     }
 
-    void end() {
+    // The transaction is over. Returns its hooks.
+    std::vector<Hook> end() {
         levels_.clear();
-        hooks_.clear();
         doomed_ = false;
         lost_.reset();
         stray_ = 0;
+        return std::exchange(hooks_, {});
     }
 
     std::vector<Level> levels_;
-    std::vector<std::function<void()>> hooks_;
+    std::vector<Hook> hooks_;
     std::vector<std::string> failures_;
+    std::vector<std::string> hooks_that_threw_;
     std::optional<txhooks::Outcome> lost_;
     bool doomed_ = false;
     bool broken_ = false;

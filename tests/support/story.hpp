@@ -20,13 +20,15 @@ namespace support {
 ///     B{} S{} J{}   an outermost block, a savepoint, a joined block; the last sign in it may be
 ///                   ~ rollback(), ? set_rollback(true) and commit(); otherwise it commits
 ///     +a            registers hook a and writes row a
+///     ^1 -A %1      registers hook 1 or A of before_commit(), on_rollback(), unless_committed(); -A is for row a
 ///     !             throws
 ///     try[...]      the caller swallows what comes out of there; `try` may be left out
-///     (...)         registers a hook that does this
+///     (...)         registers a hook that does this; ^(...) -(...) %(...) one of the other kinds
 struct Step {
     char what;  // + ! [ ( B S J
     char key = 0;
     char ending = '}';
+    char kind = '+';  // of a hook: + ^ - %
     std::vector<Step> inside;
 };
 
@@ -53,14 +55,19 @@ private:
                 *ending = sign;
                 continue;
             }
-            Step step{sign, 0, '}', {}};
-            if (sign == '+') {
+            Step step{sign, 0, '}', '+', {}};
+            if (std::string_view{"^-%"}.find(sign) != std::string_view::npos) {
+                step.kind = sign;
+                step.what = rest.front() == '(' ? '(' : '+';
+                if (step.what == '(') rest.remove_prefix(1);
+            }
+            if (step.what == '+') {
                 step.key = rest.front();
-                keys_ += step.key;
+                if (sign == '+') keys_ += step.key;
                 rest.remove_prefix(1);
             }
-            if (sign == '[') step.inside = parse(rest, ']', nullptr);
-            if (sign == '(') step.inside = parse(rest, ')', nullptr);
+            if (step.what == '[') step.inside = parse(rest, ']', nullptr);
+            if (step.what == '(') step.inside = parse(rest, ')', nullptr);
             if (sign == 'B' or sign == 'S' or sign == 'J') {
                 rest.remove_prefix(1);
                 step.inside = parse(rest, '}', &step.ending);
@@ -119,6 +126,37 @@ inline const std::vector<Story>& hook_stories() {
     return stories;
 }
 
+inline const std::vector<Story>& before_commit_stories() {
+    static const std::vector<Story> stories{
+        "B{^1 +a}",
+        "B{^(+a) +b}",
+        "B{^1 +a ^(!) ^2 -A}",
+        "B{+a -A ^([S{+b -B !}] ^(+c -C) [S{+d}]) +e}",
+        "B{+a -A ^([J{+b !}]) ^1 +c}",
+        "B{S{^1 +a} [S{^2 +b ~}] ^3}",
+        "B{^1 +a ?}",
+        "B{(B{^(+a) +b}) +c}",
+    };
+    return stories;
+}
+
+inline const std::vector<Story>& undo_stories() {
+    static const std::vector<Story> stories{
+        "B{-A %1 +a}",
+        "B{-A %1 +a !}",
+        "B{-A %1 +a ?}",
+        "B{-A +a [S{-B %1 +b !}] -C +c}",
+        "B{-A +a [S{%1 -B +b}] ~}",
+        "B{-A +a [S{-B %1 +b [J{-C +c !}] +d}] +e}",
+        "B{-A +a -([B{-B %1 +b !}]) ~}",
+        "B{[S{-A +a -([S{-B +b !}] -C +c) ~}] +d}",
+        "B{-A +a -(!) %(!) %1 !}",
+        "[B{-A +a %([B{-B +b}]) ^1 !}] B{-C +c ^2}",
+        "B{([B{-A +a ^(-B +b) !}]) -C +c}",
+    };
+    return stories;
+}
+
 /// What came of a story.
 struct History {
     std::vector<std::string> told;  // what each [...] swallowed, and last what left the story
@@ -135,13 +173,21 @@ std::string told(Fn fn) {
     return text;
 }
 
+template <class Target, class Hook>
+void add_hook(Target& target, char kind, Hook hook) {
+    if (kind == '+') target.on_commit(std::move(hook));
+    if (kind == '^') target.before_commit(std::move(hook));
+    if (kind == '-') target.on_rollback(std::move(hook));
+    if (kind == '%') target.unless_committed(std::move(hook));
+}
+
 template <class Target>
 void play(Target& target, const std::vector<Step>& steps, History& history) {
     for (const Step& step : steps) {
         switch (step.what) {
             case '+':
-                target.on_commit([&history, key = step.key] { history.ran += key; });
-                target.put(step.key);
+                add_hook(target, step.kind, [&history, key = step.key] { history.ran += key; });
+                if (step.kind == '+') target.put(step.key);
                 break;
             case '!':
                 throw Oops{};
@@ -149,7 +195,7 @@ void play(Target& target, const std::vector<Step>& steps, History& history) {
                 history.told.push_back(told([&] { play(target, step.inside, history); }));
                 break;
             case '(':
-                target.on_commit([&target, &step, &history] { play(target, step.inside, history); });
+                add_hook(target, step.kind, [&target, &step, &history] { play(target, step.inside, history); });
                 break;
             default:
                 target.block(step, [&] { play(target, step.inside, history); });
@@ -174,6 +220,18 @@ struct Player {
     template <class Hook>
     void on_commit(Hook hook) {
         db.on_commit(std::move(hook));
+    }
+    template <class Hook>
+    void before_commit(Hook hook) {
+        db.before_commit(std::move(hook));
+    }
+    template <class Hook>
+    void on_rollback(Hook hook) {
+        db.on_rollback(std::move(hook));
+    }
+    template <class Hook>
+    void unless_committed(Hook hook) {
+        db.unless_committed(std::move(hook));
     }
 
     template <class Body>

@@ -280,3 +280,103 @@ TEST_CASE("CapturedHooks: a block that a discarded capture leaves open is closed
     s.act("1");
     CHECK(hooks.size() == 1);
 }
+
+TEST_CASE("CapturedHooks: keeps commit hooks, and the others end with their block", "[capture][S76][S77]") {
+    Scene s;
+    CapturedHooks hooks{s.db};
+    const auto block = [&](bool fails) {
+        s.db.atomic([&] {
+            s.db.on_rollback(s.ran.probe("rollback"));
+            s.db.before_commit(s.ran.probe("before"));
+            s.db.on_commit(s.ran.probe("commit"));
+            s.db.unless_committed(s.ran.probe("unless"));
+            CHECK(hooks.size() == 0);
+            if (fails) throw std::runtime_error{"no"};
+        });
+    };
+    SECTION("committed") {
+        block(false);
+        CHECK(s.ran.text() == "before,~before,~rollback,~unless");
+        CHECK(hooks.size() == 1);
+        s.ran.clear();
+        hooks.run();
+        CHECK(s.ran.text() == "commit,~commit");
+    }
+    SECTION("rolled back") {
+        CHECK_THROWS_AS(block(true), std::runtime_error);
+        CHECK(s.ran.text() == "unless,rollback,~rollback,~before,~commit,~unless");
+        CHECK(hooks.size() == 0);
+    }
+    CHECK(s.sink.empty());
+}
+
+TEST_CASE("CapturedHooks: what was kept before stays when a later block runs its rollback hooks", "[capture][S76]") {
+    Scene s;
+    CapturedHooks hooks{s.db};
+    s.act("1");
+    CHECK_THROWS_AS(s.db.atomic([&] {
+        s.act("2");
+        s.db.on_rollback([&] {
+            s.ran.note("undone");
+            CHECK(hooks.size() == 0);  // none can be counted while some are being called
+            hooks.discard();           // nor discarded
+            CHECK_THROWS_AS(hooks.run(), UsageError);
+            s.act("3");
+        });
+        throw std::runtime_error{"no"};
+    }),
+                    std::runtime_error);
+    CHECK(s.ran.text() == "undone");
+    CHECK(hooks.size() == 2);
+    hooks.run();
+    CHECK(s.ran.text() == "undone,1,3");
+}
+
+TEST_CASE("CapturedHooks: a hook before COMMIT sees an open block, and what it commits nested is kept",
+          "[capture][S61]") {
+    Scene s;
+    CapturedHooks hooks{s.db};
+    s.db.atomic([&] {
+        s.db.before_commit([&] {
+            CHECK_THROWS_AS(hooks.run(), UsageError);
+            CHECK_THROWS_AS(hooks.discard(), UsageError);
+            CHECK_THROWS_AS(CapturedHooks{s.db}, UsageError);
+            s.act("1");
+        });
+    });
+    CHECK(hooks.size() == 1);
+    CHECK(s.ran.text().empty());
+    hooks.run();
+    CHECK(s.ran.text() == "1");
+}
+
+TEST_CASE("CapturedHooks: the end of its scope rolls back what is open, with its rollback hooks",
+          "[capture][S68][S57]") {
+    Scene s;
+    std::optional<Atomic<HookedConnection<FakeBackend>>> tx;
+    {
+        CapturedHooks hooks{s.db};
+        s.act("1");
+        tx.emplace(s.db);
+        s.db.on_rollback(s.ran.hook("undone"));
+        s.db.before_commit(s.ran.hook("before"));
+    }
+    CHECK(s.ran.text() == "undone");
+    CHECK(s.db.usable());
+}
+
+TEST_CASE("CapturedHooks: destroyed by a hook of another kind it ends the program with a sentence", "[capture][S57]") {
+    const bool before = GENERATE(false, true);
+    const auto end = support::end_of_process([before] {
+        HookedConnection<FakeBackend> db;
+        std::optional<CapturedHooks> hooks{std::in_place, db};
+        Atomic tx{db};
+        if (before)
+            db.before_commit([&] { hooks.reset(); });
+        else
+            db.on_rollback([&] { hooks.reset(); });
+        before ? static_cast<void>(tx.commit()) : tx.rollback();
+    });
+    CHECK(end.terminated);
+    CHECK(end.said.find("txhooks: ") == 0);
+}

@@ -284,3 +284,114 @@ TEST_CASE("RolledBack: can be ended by a hook, or in a function given to atomic"
     CHECK(s.db.log().back() == "ROLLBACK");
     CHECK(s.db.usable());
 }
+
+TEST_CASE("RolledBack: hooks of every kind run where they would in production", "[rolled_back][S61][S68][S69][S76]") {
+    Scene s;
+    RolledBack test{s.db};
+    const auto block = [&](const std::string& ends) {
+        s.ran.clear();
+        s.db.clear_log();
+        Atomic tx{s.db};
+        s.db.on_rollback(s.ran.probe("rollback"));
+        s.db.before_commit([&] {
+            s.ran.note("before");
+            s.db.put("before");
+        });
+        s.db.on_commit(s.ran.probe("commit"));
+        s.db.unless_committed(s.ran.probe("unless"));
+        if (ends == "commit") tx.commit();
+        if (ends == "roll back") tx.rollback();
+        if (ends == "fail") CHECK_THROWS_AS(tx.commit(), FakeError);
+    };
+    block("commit");
+    CHECK(s.ran.text() == "before,~rollback,commit,~commit,~unless");
+    CHECK(s.db.log() == Log{"SAVEPOINT txhooks_1", "INSERT before", "RELEASE txhooks_1"});
+    block("roll back");
+    CHECK(s.ran.text() == "unless,rollback,~rollback,~commit,~unless");
+    CHECK(s.db.log() == Log{"SAVEPOINT txhooks_1", "ROLLBACK TO txhooks_1"});
+    s.db.faults.fail(Verb::release, When::before_effect, FakeError{"no"});
+    block("fail");
+    CHECK(s.ran.text() == "before,unless,rollback,~rollback,~commit,~unless");
+    s.ran.clear();
+    test.end();
+    CHECK(s.ran.text().empty());
+    CHECK(s.sink.empty());
+}
+
+TEST_CASE("RolledBack: at its end no hook of a block that committed runs", "[rolled_back][S76]") {
+    Scene s;
+    {
+        RolledBack test{s.db};
+        s.db.atomic([&] {
+            s.db.on_rollback(s.ran.hook("rollback"));
+            s.db.unless_committed(s.ran.hook("unless"));
+            s.db.atomic([&] { s.db.on_rollback(s.ran.hook("nested")); });
+            s.act("1");
+        });
+        s.db.on_rollback(s.ran.hook("never"));
+    }
+    CHECK(s.ran.text() == "1");
+    CHECK_FALSE(s.db.committed("1"));
+}
+
+TEST_CASE("RolledBack: at its end the rollback hooks of a block that is still open run, and only commit hooks are told",
+          "[rolled_back][S68][S76][S77]") {
+    Scene s;
+    std::optional<Atomic<HookedConnection<FakeBackend>>> tx;
+    RolledBack test{s.db};
+    tx.emplace(s.db);
+    s.db.on_rollback(s.ran.hook("1"));
+    s.db.unless_committed(s.ran.hook("2"));
+    s.db.before_commit(s.ran.hook("3"));
+    const bool with_commit_hook = GENERATE(false, true);
+    if (with_commit_hook) s.act("4");
+    if (with_commit_hook) {
+        const auto error = thrown_by<HooksLeft>([&] { test.end(); });
+        CHECK(error.count() == 1);
+    } else {
+        CHECK_NOTHROW(test.end());
+    }
+    CHECK(s.ran.text() == "2,1");
+    CHECK_FALSE(tx->active());
+    CHECK(s.db.usable());
+}
+
+TEST_CASE("RolledBack: a loss runs what it proves", "[rolled_back][S50][S68][S69]") {
+    Scene s;
+    const bool committed = GENERATE(false, true);
+    RolledBack test{s.db};
+    const auto lost = thrown_by<TransactionLost>([&] {
+        s.db.atomic([&] {
+            s.db.on_rollback(s.ran.hook("rollback"));
+            s.db.unless_committed(s.ran.hook("unless"));
+            s.db.execute(committed ? "COMMIT" : "ROLLBACK");
+        });
+    });
+    CHECK(lost.outcome() == (committed ? Outcome::committed : Outcome::rolled_back));
+    CHECK(s.ran.text() == (committed ? "unless" : "unless,rollback"));
+    CHECK_THROWS_AS(test.end(), TransactionLost);
+    CHECK(s.db.usable());
+}
+
+TEST_CASE("RolledBack: can be ended by a rollback hook, and not by one before COMMIT", "[rolled_back][S57][S72]") {
+    Scene s;
+    std::optional<RolledBack> test{std::in_place, s.db};
+    CHECK_THROWS_AS(s.db.atomic([&] {
+        s.db.on_rollback([&] {
+            test->end();
+            s.db.atomic([&] { s.act("for good"); });
+        });
+        throw std::runtime_error{"no"};
+    }),
+                    std::runtime_error);
+    CHECK(s.ran.text() == "for good");
+    CHECK(s.db.committed("for good"));
+    CHECK(s.db.usable());
+    const auto end = support::end_of_process([] {
+        HookedConnection<FakeBackend> db;
+        RolledBack scope{db};
+        db.atomic([&] { db.before_commit([&] { scope.end(); }); });
+    });
+    CHECK(end.terminated);
+    CHECK(end.said.find("txhooks: ") == 0);
+}

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdio>
+#include <initializer_list>
 
 #if defined(__cpp_exceptions) or defined(__cpp_rtti)
 #error "build this with -fno-exceptions -fno-rtti"
@@ -85,6 +86,65 @@ void runs_one_at_a_time() {
     check(history == 19299, "which is destroyed with the Run");
 }
 
+void runs_hooks_before_the_commit() {
+    unsigned long history = 0;
+    txhooks::HookList hooks;
+    const auto begin = hooks.mark();
+    hooks.push(Digit{history, 1});
+    hooks.push_before(Digit{history, 2});
+    hooks.push_rollback(Digit{history, 3});
+    hooks.push_before([&] {
+        history = history * 10 + 4;
+        hooks.push_before(Digit{history, 5});
+        hooks.push(Digit{history, 6});
+    });
+    check(hooks.size(begin) == 1, "only commit hooks are counted");
+    hooks.before(begin);
+    check(history == 29459, "hooks before the commit run in order, what they push behind them");
+    hooks.before(begin);
+    check(history == 29459, "and never twice");
+    history = 0;
+    txhooks::HookList::Run{hooks, begin}();
+    check(history == 19969, "after the commit the others run or are destroyed");
+    check(hooks.empty(begin), "nothing is left after the run");
+}
+
+void runs_hooks_of_what_is_undone() {
+    for (const bool proven : {false, true}) {
+        unsigned long history = 0;
+        txhooks::HookList hooks;
+        hooks.push_rollback(Digit{history, 1});
+        const auto savepoint = hooks.mark();
+        hooks.push_rollback(Digit{history, 2});
+        hooks.push_unless_committed(Digit{history, 3});
+        hooks.push(Digit{history, 4});
+        hooks.push_before(Digit{history, 5});
+        hooks.push_rollback([&] { hooks.push(Digit{history, 6}); });
+        proven ? hooks.roll_back(savepoint) : hooks.end_unproven(savepoint);
+        check(history == (proven ? 329999ul : 39999ul), "the last runs first, then all are destroyed");
+        check(hooks.size(savepoint) == (proven ? 1u : 0u), "what they push stays");
+        history = 0;
+        hooks.roll_back(hooks.start());
+        check(history == (proven ? 199ul : 19ul), "hooks before the savepoint run when their turn comes");
+        check(hooks.empty(hooks.start()), "nothing is left");
+    }
+}
+
+void takes_many_of_every_kind() {
+    std::size_t ran = 0;
+    txhooks::HookList hooks;
+    for (std::size_t i = 0; i < 5'000; ++i) {
+        hooks.push([&ran] { ran += 1; });
+        hooks.push_before([&ran] { ran += 100'000; });
+        hooks.push_rollback([&ran, i] { ran += i < 5'000 ? 2 : 0; });
+        hooks.push_unless_committed([&ran] { ran += 3; });
+    }
+    hooks.before(hooks.start());
+    check(ran == 500'000'000, "every hook before the commit runs");
+    hooks.roll_back(hooks.start());
+    check(ran == 500'025'000, "every hook of what is undone runs, and no other");
+}
+
 void takes_many() {
     std::size_t next = 0;
     std::size_t wrong = 0;
@@ -103,5 +163,8 @@ int main() {
     keeps_what_hooks_push();
     runs_one_at_a_time();
     takes_many();
+    runs_hooks_before_the_commit();
+    runs_hooks_of_what_is_undone();
+    takes_many_of_every_kind();
     return failures == 0 ? 0 : 1;
 }
