@@ -38,7 +38,8 @@ public:
     static void* operator new(std::size_t) = delete;  // a block ends with the scope it stands in
     static void* operator new[](std::size_t) = delete;
 
-    /// Rolls back what was not committed, and runs its rollback hooks. What fails in that goes to the error sink: a destructor has nobody to tell.
+    /// Rolls back what was not committed, and runs its rollback hooks. What fails in that goes to the error sink: a
+    /// destructor has nobody to tell.
     /// O(discarded hooks).
     ~Atomic() {
         if (block_.db != nullptr) detail::Blocks::abandon(block_);
@@ -67,7 +68,8 @@ public:
         }
     }
 
-    /// Undoes the block, runs its rollback hooks and discards the others; on a joined block dooms the block it is part of. On an ended block:
+    /// Undoes the block, runs its rollback hooks and discards the others; on a joined block dooms the block it is part of.
+    /// On an ended block:
     /// nothing. O(discarded hooks).
     ///
     /// Throws: what the engine throws (the outermost: the connection is broken; a savepoint: the block around it can

@@ -11,7 +11,6 @@
 #include <memory>
 #include <type_traits>
 #include <unordered_set>
-#include <utility>
 #include <vector>
 
 namespace txhooks {
@@ -24,6 +23,8 @@ namespace txhooks {
 /// What was added in a transaction and survives its savepoints is handed over together, inside the transaction, in the
 /// order in which it was first added, equal values (`==`) once. What is added after that, by a later hook before COMMIT
 /// or between two tries to COMMIT, is handed over again: nothing that changes late is lost.
+///
+/// `T` needs `==`, and to be movable. With `std::hash<T>` handing over is O(n), without it O(n^2) comparisons.
 ///
 /// What `handler` throws rolls the transaction back. To do something after the commit, let it register one commit hook.
 ///

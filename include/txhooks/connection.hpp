@@ -63,7 +63,7 @@ public:
     /// It may run SQL, open blocks, and register hooks of every kind: one for before COMMIT runs in the same pass, behind
     /// those that wait. None runs in a block that can only roll back, and no further one once a hook has made it so.
     /// Runs at most once, also when COMMIT leaves the transaction open and `commit()` is called again.
-    /// Outside any block it runs at once.
+    /// Outside any block it runs at once; a result that means failure is a `UsageError` there.
     ///
     /// What it throws rolls the block back, and reaches the caller as if the function of the block had thrown it. A result
     /// that means failure (`result_traits`) rolls back too: the function form returns it if its function returns the same
@@ -86,7 +86,8 @@ public:
     /// destructors too, so to end the thread in one ends the program.
     /// What a ROLLBACK undoes is the engine's: tables without transactions (MariaDB's MyISAM) keep their rows. So does what
     /// raw SQL writes after it has ended the transaction behind the block's back.
-    /// After a commit, and in doubt, it does not run. Outside any block it is destroyed at once: nothing is undone there.
+    /// After a commit, and in doubt, it does not run (with a `Doubt`: once that is resolved to a rollback). Outside any
+    /// block it is destroyed at once: nothing is undone there.
     ///
     /// Register first, then change: if this throws, nothing was registered. What the hook refers to must outlive the block.
     ///
@@ -98,7 +99,7 @@ public:
 
     /// The same, but it also runs where nothing proves that the transaction was undone: after `CommitUnknown`, any
     /// `TransactionLost`, and a ROLLBACK that failed (the connection is broken then). For what may only stay if the row is
-    /// proven to be there: a cache entry. Never where the commit hooks run.
+    /// proven to be there: an object in memory. Never where the commit hooks run, but for those that a `Doubt` has kept.
     template <class Hook, class... Args>
     void unless_committed(Hook&& hook, Args&&... args) {
         register_hook<Blocks, detail::HookKind::unless_committed>(static_cast<Hook&&>(hook),
@@ -127,7 +128,7 @@ public:
     /// Whether an atomic block is open. O(1).
     using Blocks::in_atomic_block;
 
-    /// How many hooks the open transaction has stored. O(hooks and open blocks).
+    /// How many commit hooks the open transaction has stored. O(hooks and open blocks).
     using Blocks::pending_hooks;
 
     /// Whether a block can be opened: no transaction is open, by whomever, and the connection is not broken.

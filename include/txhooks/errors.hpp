@@ -64,11 +64,13 @@ private:
 
 // Family 1: not committed.
 
-/// The library was used in a way that has no meaning; the text says what to do instead. The call did nothing.
+/// The library was used in a way that has no meaning; the text says what to do instead. The call did nothing;
+/// but where a hook before COMMIT left a guard open, all is rolled back.
 class UsageError final : public Error {
 public:
     /// `literal` must outlive the exception: a string literal.
-    explicit UsageError(const char* literal) noexcept : Error{Outcome::still_open, literal} {}
+    explicit UsageError(const char* literal, Outcome outcome = Outcome::still_open) noexcept
+        : Error{outcome, literal} {}
 };
 
 /// The transaction, or the nested block, could only roll back, and did.
@@ -112,7 +114,7 @@ private:
 
 // Family 2: may have committed.
 
-/// COMMIT was sent and nothing proves how it ended. No hook has run; the connection is broken.
+/// COMMIT was sent and nothing proves how it ended. No commit hook has run; the connection is broken.
 /// Find out from a fresh connection; the library never retries.
 class CommitUnknown final : public detail::CausedError {
 public:
@@ -124,7 +126,7 @@ public:
 };
 
 /// The transaction ended behind the block's back: raw COMMIT or ROLLBACK, a conflict clause, a reconnect.
-/// None of its hooks has run or will. `outcome()` says what became of it: `rolled_back`, `committed` or `unknown`.
+/// None of its commit hooks has run or will. `outcome()` says what became of it: `rolled_back`, `committed` or `unknown`.
 class TransactionLost final : public detail::CausedError {
 public:
     explicit TransactionLost(Outcome outcome, std::exception_ptr cause = nullptr) noexcept

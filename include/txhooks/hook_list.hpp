@@ -3,6 +3,7 @@
 
 #include <txhooks/detail/die.hpp>
 #include <txhooks/detail/hook_arena.hpp>
+#include <txhooks/detail/hook_kind.hpp>
 
 #include <cstddef>
 #include <exception>

@@ -100,7 +100,7 @@ bool is_worth_a_retry(Db& db, const RetryPolicy& policy, const std::exception_pt
 template <class Call>
 auto with_hooks_before_commit(Blocks& db, const Call& call) -> decltype(call()) {
     const auto run_hooks = [&](const auto&... result) {
-        if (db.waits_for_commit() && !detail::is_failed(result...)) db.run_before_commit();
+        if (db.may_wait_for_commit() && !detail::is_failed(result...)) db.run_before_commit();
     };
     return detail::return_after(call, run_hooks);
 }
@@ -109,15 +109,19 @@ auto with_hooks_before_commit(Blocks& db, const Call& call) -> decltype(call()) 
 template <class Db>
 bool roll_back_for_sure(Db& db, const std::exception_ptr& error) noexcept {
     if (!db.in_atomic_block()) return false;  // ended in fn
-    if constexpr (requires { db.adapter().rolled_back_by(error); })
-        if (db.adapter().rolled_back_by(error)) detail::blocks(db).note_rolled_back_if_gone();
-    const Failure failure = detail::blocks(db).roll_back_all();
+    const auto rolled_back = [&]() noexcept {
+        if constexpr (requires { db.adapter().rolled_back_by(error); })
+            return db.adapter().rolled_back_by(error);
+        else
+            return false;
+    };
+    const Failure failure = detail::blocks(db).roll_back_all(rolled_back);
     if (!failure) return true;
     if (!failure.lost) return false;
     try {
         failure.rethrow();
     } catch (const TransactionLost& lost) {
-        return lost.outcome() == Outcome::rolled_back;
+        return lost.outcome() == Outcome::rolled_back || (lost.outcome() == Outcome::unknown && rolled_back());
     }
 }
 
@@ -159,7 +163,8 @@ private:
 /// what `fn` returns; a result that means failure (`result_traits`) rolls back and is returned, it is not tried again.
 ///
 /// Every attempt is a block of its own: the hooks of a failed one are discarded, those of the one that commits run, in
-/// here. What a hook before COMMIT throws is judged as if `fn` had thrown it; rollback hooks run before the pause. `fn` must set its own variables back: only the database forgets. What is `std::move`d into a hook is not there
+/// here. Rollback hooks run before the pause. What a hook before COMMIT throws is judged as if `fn` had thrown it.
+/// `fn` must set its own variables back: only the database forgets. What is `std::move`d into a hook is not there
 /// for the next attempt: copy it.
 ///
 /// Transient are: SQLite's SQLITE_BUSY with all its kinds (a stale snapshot in WAL mode: begin such blocks immediate),

@@ -89,7 +89,7 @@ public:
 
     template <class Verbs>
     Outcome commit(Block& block);
-    bool waits_for_commit() const noexcept;
+    bool may_wait_for_commit() const noexcept;
     void run_before_commit();
     [[noreturn]] static void refuse_ended();
     void run_of_others(HookOwner& owner);
@@ -98,7 +98,8 @@ public:
 
     Failure roll_back_quietly(Block& block, const std::exception_ptr& cause = nullptr) noexcept;
     Failure roll_back_all() noexcept;
-    void note_rolled_back_if_gone() noexcept;
+    template <class RolledBack>
+    Failure roll_back_all(const RolledBack& rolled_back) noexcept;
     static void roll_back_loudly(Block& block);
     static void abandon(Block& block) noexcept;
     void close() noexcept;

@@ -75,7 +75,7 @@ decltype(auto) invoke(F&& f, Args&&... args) {
 
 template <HookKind kind, class Hook, class... Args>
 consteval void check_hook() {
-    constexpr bool is_robust = std::is_same_v<std::decay_t<Hook>, robust_t>;
+    constexpr bool is_robust = kind != HookKind::commit && std::is_same_v<std::decay_t<Hook>, robust_t>;
     static_assert(
         !is_robust,
         "txhooks: robust is for on_commit() alone: what a hook of before_commit() throws rolls the block back, "

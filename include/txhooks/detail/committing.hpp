@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The good end of a block: COMMIT or RELEASE, what that proves, and the run of the hooks.
+// The good end of a block: hooks before COMMIT, COMMIT or RELEASE, what that proves, and the run of the hooks.
 
 #include <txhooks/detail/blocks.hpp>
 #include <txhooks/detail/detaching.hpp>
@@ -82,17 +82,22 @@ inline void Blocks::run_before_commit(Block& block) {
             const Close close{pinned, left_open};
             called = hooks.next();
         }
-        if (left_open) throw UsageError{"txhooks: end every block that a hook opens before the hook returns"};
+        if (left_open)
+            throw UsageError{
+                "txhooks: a hook of before_commit() returned with an atomic block open, so everything is rolled back; "
+                "end "
+                "every block that a hook opens before the hook returns",
+                Outcome::rolled_back};
     }
 }
 
 // The same for who has to know what they throw before the block has ended: then that is still open.
 inline void Blocks::run_before_commit() {
-    if (waits_for_commit() && current_->kind == Kind::special) run_before_commit(*current_);
+    if (may_wait_for_commit() && current_->kind == Kind::special) run_before_commit(*current_);
 }
 
 // Whether hooks may be there that wait for the COMMIT of the open block.
-inline bool Blocks::waits_for_commit() const noexcept {
+inline bool Blocks::may_wait_for_commit() const noexcept {
     return current_ != nullptr && owner_->list.has_others();
 }
 

@@ -19,11 +19,11 @@ namespace txhooks::detail {
 // `Run` is run or discarded while that lives, and nothing older than a hook while that is being built.
 class HookArena {
     enum class Action : unsigned char {
-        run,      // after a commit: calls it, if it is a commit hook, and destroys it
-        destroy,  //
-        skip,     // does nothing; to what follows a commit hook does nothing either
-        tell,     // one of another kind returns itself
-        call,     // one of another kind: calls it, and destroys it if it waited for COMMIT
+        run,      // calls it, if it is a commit hook, and destroys it
+        destroy,  // destroys it
+        skip,     // nothing; a commit hook does nothing for what follows either
+        tell,     // a hook of another kind returns itself
+        call,     // calls a hook of another kind, and destroys it if it is one before COMMIT
     };
 
 public:
@@ -105,13 +105,13 @@ public:
         }
     }
 
-    /// Has `run` call `run_once` with the hook that `make()` returns, as if it had been registered and run.
+    /// Gives `run` the hook that `make()` returns, which is stored nowhere: for `run_once` or `destroy_once`.
     template <class Make, class Run>
     static void run_at_once(const Make& make, const Run& run) {
         using Stored = Slot<decltype(make())>;
-        struct Place {
+        struct Room {
             alignas(typename Stored::Hook) alignas(Entry) std::byte bytes[Stored::room];
-            ~Place() { unpoison(bytes, sizeof bytes); }
+            ~Room() { unpoison(bytes, sizeof bytes); }
         } place;
         ::new (Stored::capture(place.bytes)) typename Stored::Hook(make());
         run(*::new (static_cast<void*>(place.bytes)) Entry{&Stored::op});

@@ -34,7 +34,7 @@ inline void Blocks::undoing(Block& block) noexcept {
     block.taken = current_->taken;
     for (; current_ != &block; pop())
         if (current_->kind == Kind::pinned)
-            die("txhooks: a block was destroyed while a hook was being copied into it, or discarded from it");
+            die("txhooks: a block was destroyed while one of its hooks was being copied, called or destroyed");
     note_loss_if_gone();
 }
 
@@ -190,13 +190,14 @@ inline void Blocks::discard_others(HookOwner& owner, HookArena::Mark mark) noexc
     return failure;
 }
 
-// For who knows by an error what became of the transaction, if it is gone and nobody else knows.
-inline void Blocks::note_rolled_back_if_gone() noexcept {
+// Every block that is open. What became of a loss that nobody else knows, `rolled_back()` may tell once it is seen.
+template <class RolledBack>
+Failure Blocks::roll_back_all(const RolledBack& rolled_back) noexcept {
     note_loss_if_gone();
-    if (phase_ == Phase::lost && lost_outcome_ == Outcome::unknown) lost_outcome_ = Outcome::rolled_back;
+    if (phase_ == Phase::lost && lost_outcome_ == Outcome::unknown && rolled_back())
+        lost_outcome_ = Outcome::rolled_back;
+    return roll_back_all();
 }
-
-// Every block that is open.
 inline Failure Blocks::roll_back_all() noexcept {
     return current_ == nullptr ? Failure{} : roll_back_quietly(outermost());
 }
@@ -244,9 +245,11 @@ inline void Blocks::roll_back_loudly(Block& block) {
 inline void Blocks::refuse_out_of_order(const Block& block) const {
     if (current_ == &block) [[likely]]
         return;
-    throw UsageError{current_->kind == Kind::pinned
-                         ? "txhooks: this block cannot end while a hook is being copied into it, or discarded from it"
-                         : "txhooks: this block still has an open block inside; end that one first"};
+    throw UsageError{
+        current_->kind == Kind::pinned
+            ? "txhooks: this block cannot end while one of its hooks is being copied, called or destroyed; in a hook "
+              "before COMMIT throw, or call set_rollback(true)"
+            : "txhooks: this block still has an open block inside; end that one first"};
 }
 
 // The guard was destroyed with its block open.

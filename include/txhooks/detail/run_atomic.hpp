@@ -10,7 +10,6 @@
 #include <txhooks/options.hpp>
 #include <txhooks/result_traits.hpp>
 
-#include <exception>
 #include <type_traits>
 
 namespace txhooks::detail {

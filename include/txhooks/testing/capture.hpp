@@ -21,10 +21,11 @@ namespace txhooks::testing {
 ///     hooks.run();                 // or discard(), or nothing: the end of the scope discards
 ///
 /// Hooks of a block that rolled back are not among them, nor those registered outside every block, which run at once,
-/// nor those of a block with `detach`. Hooks of other kinds run, or end, with their blocks, as they would without it. Where one such scope stands in another, the inner one keeps what is committed in
-/// it. Together with `RolledBack` either may be the outer one; what is kept outlives an inner `RolledBack`. A `Doubt`
-/// is not used: a COMMIT without an answer discards the hooks. Scopes on one connection end in the reverse order of
-/// their beginning, and before their connection: anything else terminates the program.
+/// nor those of a block with `detach`. Hooks of other kinds run, or end, with their blocks, as they would without it.
+/// Where one such scope stands in another, the inner one keeps what is committed in it. Together with `RolledBack` either
+/// may be the outer one; what is kept outlives an inner `RolledBack`. A `Doubt` is not used: a COMMIT without an answer
+/// discards the hooks. Scopes on one connection end in the reverse order of their beginning, and before their connection:
+/// anything else terminates the program.
 class CapturedHooks {
 public:
     /// Throws: `UsageError` in an atomic block; `ConnectionBroken`.
@@ -44,7 +45,8 @@ public:
         db_.discard_captured(hooks_);
     }
 
-    /// How many hooks are kept, those of a block that is open not among them; none is once `run()` was called, or while a block of this scope is being rolled back. O(n).
+    /// How many hooks are kept, those of a block that is open not among them; none is once `run()` was called, or while a
+    /// block of this scope is being rolled back. O(n).
     std::size_t size() const noexcept { return db_.kept_hooks(hooks_); }
 
     /// Runs and destroys the kept hooks, in order, as the commits would have; what those hooks commit runs too, at that
