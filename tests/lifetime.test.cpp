@@ -491,3 +491,44 @@ TEST_CASE("lifetime: a pool that cleans its connections up in the middle of a bl
     CHECK_FALSE(db.committed("lost"));
     CHECK(db.committed("kept"));
 }
+
+TEST_CASE("lifetime: what a rollback hook refers to is declared before the block", "[S74]") {
+    Trace disk;
+    const auto store = [&disk](bool before) {
+        Fake db;
+        const support::Sink sink{db};
+        std::optional<std::string> declared_before;
+        Atomic tx{db};
+        auto declared_behind = std::make_unique<std::string>();
+        std::string& path = before ? declared_before.emplace() : *declared_behind;
+        path = long_name;
+        db.on_rollback([&disk, &path] { disk.note(path.substr(0, 1)); });
+        // The guard goes after what was declared behind it.
+    };
+    store(true);
+    CHECK(disk.text() == "x");
+    if (address_sanitizer) CHECK(mistake_in([&] { store(false); }) == "heap-use-after-free");
+}
+
+TEST_CASE("lifetime: a file that is stored in a block goes again unless its row may be there",
+          "[S68][S69][S74][doubt]") {
+    for (const std::string ends : {"commit", "rollback", "in doubt"}) {
+        CAPTURE(ends);
+        Trace disk;
+        Trace cache;
+        Fake db;
+        if (ends == "in doubt") lose_the_answer_to_commit(db);
+        static_cast<void>(support::ending([&] {
+            db.atomic([&] {
+                db.on_rollback([&] { disk.note("removed"); });
+                db.unless_committed([&] { cache.note("forgotten"); });
+                disk.note("stored");
+                db.put("picture");
+                if (ends == "rollback") throw support::Oops{};
+            });
+        }));
+        CHECK(disk.text() == (ends == "rollback" ? "stored,removed" : "stored"));
+        CHECK(cache.text() == (ends == "commit" ? "" : "forgotten"));
+        CHECK(db.committed("picture").has_value() == (ends != "rollback"));
+    }
+}

@@ -1452,3 +1452,246 @@ TEST_CASE("atomic: nothing that could throw is done with the result after COMMIT
     CHECK(ran.text() == "1");
     check_clean(db);
 }
+
+// ---- Hooks before COMMIT
+
+TEST_CASE("hook before COMMIT: may do all that can be done in its block, but end it", "[S39][S61][S63]") {
+    Fake db;
+    Sink sink{db};
+    Trace ran;
+    std::optional<Atomic<Fake>> tx{std::in_place, db};
+    DetachedHooks after;
+    txhooks::Doubt doubt;
+    db.before_commit([&] {
+        CHECK(db.in_atomic_block());
+        CHECK_FALSE(db.usable());
+        CHECK(db.pending_hooks() == 0);
+        CHECK(tx->active());
+        CHECK(ending([&] { tx->commit(); }) == "UsageError");
+        CHECK(ending([&] { tx->rollback(); }) == "UsageError");
+        CHECK(ending([&] { db.reset(); }) == "UsageError");
+        CHECK(ending([&] { db.atomic({.durable = true}, [] {}); }) == "UsageError");
+        CHECK(ending([&] { db.atomic({.detach = &after}, [] {}); }) == "UsageError");
+        CHECK(ending([&] { db.atomic({.resolve = &doubt}, [] {}); }) == "UsageError");
+        CHECK(ending([&] { txhooks::testing::RolledBack test{db}; }) == "UsageError");
+        CHECK(ending([&] { txhooks::testing::CapturedHooks hooks{db}; }) == "UsageError");
+        db.set_rollback(true);
+        db.set_rollback(false);
+        db.atomic([&] {
+            db.put("nested");
+            db.on_commit(ran.hook("commit"));
+            db.before_commit(ran.hook("before"));
+            db.on_rollback(ran.hook("rollback"));
+            db.unless_committed(ran.hook("unless"));
+            CHECK(db.pending_hooks() == 1);
+        });
+        db.atomic({.join = true}, [&] { db.put("joined"); });
+        sink.listen_to(db);
+        db.set_on_hook_failure(HookFailure::run_all);
+    });
+    CHECK(tx->commit() == Outcome::committed);
+    tx.reset();
+    CHECK(ran.text() == "before,commit");
+    CHECK(db.log() ==
+          Log{"BEGIN", "SAVEPOINT txhooks_1", "INSERT nested", "RELEASE txhooks_1", "INSERT joined", "COMMIT"});
+    CHECK(sink.empty());
+    check_clean(db);
+}
+
+TEST_CASE("hook before COMMIT: that ends its block by destroying something, ends the program with a sentence",
+          "[S39][S57][S61]") {
+    for (const std::string destroys : {"its guard", "the connection"}) {
+        CAPTURE(destroys);
+        const auto end = support::end_of_process([destroys] {
+            FakeBackend backend;
+            std::optional<HookedConnection<FakeBackend&>> db{std::in_place, backend};
+            std::optional<Atomic<HookedConnection<FakeBackend&>>> tx{std::in_place, *db};
+            db->before_commit([&] {
+                if (destroys == "its guard") tx.reset();
+                if (destroys == "the connection") db.reset();
+            });
+            tx->commit();
+        });
+        CHECK(end.terminated);
+        CHECK(end.said ==
+              (destroys == "its guard"
+                   ? "txhooks: a block was destroyed while a hook was being copied into it, or discarded from it\n"
+                   : "txhooks: a connection was destroyed while its hooks are being called\n"));
+    }
+}
+
+TEST_CASE("hook before COMMIT: uses another connection, and that uses this one", "[S10][S61]") {
+    Fake db;
+    Fake other;
+    Trace ran;
+    db.atomic([&] {
+        db.before_commit([&] {
+            other.atomic([&] {
+                other.on_commit([&] {
+                    ran.note("other committed");
+                    db.put("row");
+                    db.before_commit(ran.hook("before"));
+                    db.on_commit(ran.hook("committed"));
+                });
+                other.before_commit([&] { db.atomic([&] { db.put("nested"); }); });
+            });
+        });
+    });
+    CHECK(ran.text() == "other committed,before,committed");
+    CHECK(db.committed("nested"));
+    CHECK(db.committed("row"));
+    check_clean(db);
+}
+
+// ---- Hooks of what is undone
+
+TEST_CASE("rollback hook: where the block around goes on it may do all that can be done there, but end it",
+          "[S39][S72]") {
+    Fake db;
+    Sink sink{db};
+    Trace ran;
+    Atomic tx{db};
+    Atomic inner{db};
+    db.on_rollback([&] {
+        CHECK(db.in_atomic_block());
+        CHECK_FALSE(inner.active());
+        CHECK(ending([&] { inner.commit(); }) == "UsageError");
+        CHECK(ending([&] { inner.rollback(); }) == "returned");
+        CHECK(ending([&] { tx.commit(); }) == "UsageError");
+        CHECK(ending([&] { tx.rollback(); }) == "UsageError");
+        CHECK(ending([&] { db.reset(); }) == "UsageError");
+        CHECK(ending([&] { db.atomic({.durable = true}, [] {}); }) == "UsageError");
+        CHECK(ending([&] { txhooks::testing::RolledBack test{db}; }) == "UsageError");
+        db.put("row");
+        db.on_commit(ran.hook("commit"));
+        db.before_commit(ran.hook("before"));
+        db.on_rollback(ran.hook("never"));
+        db.atomic([&] { db.on_commit(ran.hook("nested")); });
+        ran.note("undone");
+    });
+    inner.rollback();
+    CHECK(tx.active());
+    CHECK(tx.commit() == Outcome::committed);
+    CHECK(ran.text() == "undone,before,commit,nested");
+    CHECK(db.log() == Log{"BEGIN", "SAVEPOINT txhooks_1", "ROLLBACK TO txhooks_1", "INSERT row", "SAVEPOINT txhooks_1",
+                          "RELEASE txhooks_1", "COMMIT"});
+    CHECK(sink.empty());
+    check_clean(db);
+}
+
+TEST_CASE("rollback hook: one that asks the block around to roll back, or dooms it, gets that", "[S34][S36][S72]") {
+    for (const bool asks : {true, false}) {
+        Fake db;
+        Trace ran;
+        const std::string left = ending([&] {
+            db.atomic([&] {
+                db.on_rollback(ran.hook("outer"));
+                db.on_commit(ran.hook("never"));
+                Atomic inner{db};
+                db.on_rollback([&] {
+                    ran.note("inner");
+                    if (asks) return db.set_rollback(true);
+                    Atomic joined{db, {.join = true}};
+                    joined.rollback();
+                });
+                inner.rollback();
+            });
+        });
+        CHECK(left == (asks ? "returned" : "TransactionAborted rolled_back"));
+        CHECK(ran.text() == "inner,outer");
+        check_clean(db);
+    }
+}
+
+TEST_CASE("rollback hook: with the connection idle it may do all, but destroy the connection", "[S57][S72]") {
+    Fake db;
+    Sink sink{db};
+    Trace ran;
+    DetachedHooks after;
+    std::optional<Atomic<Fake>> tx{std::in_place, db};
+    db.on_rollback([&] {
+        CHECK_FALSE(db.in_atomic_block());
+        CHECK(db.usable());
+        CHECK(db.pending_hooks() == 0);
+        CHECK(ending([&] { db.set_rollback(true); }) == "UsageError");
+        db.reset();
+        tx.reset();  // its block has ended
+        db.atomic({.durable = true}, [&] { db.on_commit(ran.hook("durable")); });
+        db.atomic({.detach = &after}, [&] { db.on_commit(ran.hook("detached")); });
+        CHECK(ending([&] {
+                  db.atomic([&] {
+                      db.on_rollback(ran.hook("nested"));
+                      throw support::Oops{};
+                  });
+              }) == "oops");
+        {
+            txhooks::testing::CapturedHooks kept{db};
+            db.atomic([&] { db.on_commit(ran.hook("captured")); });
+            kept.run();
+        }
+        {
+            txhooks::testing::RolledBack test{db};
+            db.atomic([&] { db.on_commit(ran.hook("in a test")); });
+        }
+        db.on_commit(ran.hook("at once"));
+        db.on_rollback(ran.hook("never"));
+    });
+    db.on_commit(ran.probe("discarded"));
+    tx->rollback();
+    CHECK(ran.text() == "durable,nested,captured,in a test,at once,~discarded");
+    after.run();
+    CHECK(sink.empty());
+    check_clean(db);
+
+    for (const bool unless : {false, true}) {
+        const auto end = support::end_of_process([unless] {
+            FakeBackend backend;
+            std::optional<HookedConnection<FakeBackend&>> dies{std::in_place, backend};
+            Atomic block{*dies};
+            unless ? dies->unless_committed([&] { dies.reset(); }) : dies->on_rollback([&] { dies.reset(); });
+            block.rollback();
+        });
+        CHECK(end.terminated);
+        CHECK(end.said == "txhooks: a connection was destroyed while its hooks are being called\n");
+    }
+}
+
+TEST_CASE("rollback hook: one that repairs a broken connection is followed by others that use it", "[S49][S69][S72]") {
+    Fake db;
+    Sink sink{db};
+    Trace ran;
+    db.answer_commit({Outcome::unknown, nullptr, false});
+    CHECK(ending([&] {
+              db.atomic([&] {
+                  db.unless_committed([&] { db.atomic([&] { db.on_commit(ran.hook("used")); }); });
+                  db.unless_committed([&] {
+                      CHECK_FALSE(db.usable());
+                      CHECK(ending([&] { db.on_commit([] {}); }) == "ConnectionBroken");
+                      CHECK(ending([&] { db.on_rollback([] {}); }) == "ConnectionBroken");
+                      CHECK(ending([&] { Atomic refused{db}; }) == "ConnectionBroken");
+                      db.reset();
+                  });
+              });
+          }) == "CommitUnknown unknown");
+    CHECK(ran.text() == "used");
+    check_clean(db);
+}
+
+TEST_CASE("rollback hook: a chain of blocks, each rolled back in a hook of the one before", "[S16][S68][S72]") {
+    Fake db;
+    Trace ran;
+    const std::function<void(int)> roll_back = [&](int depth) {
+        Atomic tx{db};
+        db.on_rollback(ran.probe(std::to_string(depth)));
+        if (depth != 30) db.on_rollback([&roll_back, depth] { roll_back(depth + 1); });
+        tx.rollback();
+    };
+    roll_back(0);
+    Log expected;
+    for (int depth = 30; depth >= 0; --depth) {
+        expected.push_back(std::to_string(depth));
+        expected.push_back("~" + std::to_string(depth));
+    }
+    CHECK(ran.text() == support::join(expected));
+    check_clean(db);
+}

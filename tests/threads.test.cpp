@@ -50,6 +50,8 @@ struct Count {
     long hooks_ran = 0;
     long hooks_due = 0;
     long discarded_ran = 0;
+    long undone_ran = 0;
+    long before_ran = 0;
     long hook_errors = 0;
     long hook_errors_due = 0;
     long reported = 0;
@@ -74,6 +76,9 @@ void hammer(Count& count, int rounds) {
                 Atomic tx{db};
                 db.put("b");
                 db.on_commit([&count] { ++count.discarded_ran; });
+                db.before_commit([&count] { ++count.discarded_ran; });
+                db.on_rollback(
+                    [&count, here] { ++(std::this_thread::get_id() == here ? count.undone_ran : count.elsewhere); });
                 if (depth % 2 == 0)
                     tx.rollback();
                 else
@@ -89,6 +94,11 @@ void hammer(Count& count, int rounds) {
                     db.atomic([&] { db.on_commit(ran); });
                 });
             });
+            db.before_commit([&] {
+                ++count.before_ran;
+                db.put("c");
+            });
+            db.unless_committed([&count] { ++count.discarded_ran; });
             if (round % 3 == 0) db.on_commit([] { throw 2; });
         };
         try {
@@ -109,7 +119,7 @@ void hammer(Count& count, int rounds) {
 
 }  // namespace
 
-TEST_CASE("threads: connections on different threads share nothing", "[S10][S13][S56]") {
+TEST_CASE("threads: connections on different threads share nothing", "[S10][S13][S56][S61][S68]") {
     constexpr int rounds = 300;
     std::vector<Count> counts(8);
     on_threads(counts.size(), [&](std::size_t i) { hammer(counts[i], rounds); });
@@ -117,6 +127,8 @@ TEST_CASE("threads: connections on different threads share nothing", "[S10][S13]
         CHECK(count.hooks_ran == count.hooks_due);
         CHECK(count.hooks_due == 4 * rounds);
         CHECK(count.discarded_ran == 0);
+        CHECK(count.undone_ran == 4 * rounds);
+        CHECK(count.before_ran == rounds);
         CHECK(count.hook_errors == count.hook_errors_due);
         CHECK(count.reported == rounds);  // the robust hooks
         CHECK(count.elsewhere == 0);

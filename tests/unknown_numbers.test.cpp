@@ -251,6 +251,36 @@ TEST_CASE("unknown number: retry does not take it for a rollback", "[retry][S50]
     }
 }
 
+TEST_CASE("unknown number: as an outcome or a fate it proves no rollback, and unless_committed runs",
+          "[S48][S50][S68][S69]") {
+    for (const Outcome outcome : outcomes)
+        for (const std::string way : {"COMMIT", "resolve", "loss", "loss that COMMIT finds"}) {
+            CAPTURE(static_cast<int>(outcome), way);
+            Scene s;
+            if (way == "loss")
+                s.db.adapter().became = outcome;
+            else
+                s.db.adapter().answer = CommitResult{outcome, nullptr, way == "loss that COMMIT finds"};
+            const std::string left = ending([&] {
+                s.db.atomic({.resolve = way == "resolve" ? &s.doubt : nullptr}, [&] {
+                    s.db.on_rollback(s.ran.probe("rollback"));
+                    s.db.unless_committed(s.ran.probe("unless"));
+                    if (way == "loss") s.db.execute("ROLLBACK; BEGIN");
+                });
+            });
+            CHECK(left == (way.starts_with("loss") ? "TransactionLost unknown" : "CommitUnknown unknown"));
+            CHECK(s.ran.text() == (way == "resolve" ? "unless,~unless" : "unless,~rollback,~unless"));
+            s.db.adapter().answer.reset();
+            s.db.adapter().became.reset();
+            s.db.reset();
+            if (way == "resolve") {
+                CHECK(s.doubt.resolve(s.db) == Outcome::committed);
+                CHECK(s.ran.text() == "unless,~unless,~rollback");
+            }
+            s.check_goes_on();
+        }
+}
+
 // ---- ConnectionState
 
 TEST_CASE("unknown number: a connection in a state that nobody knows begins nothing and runs nothing", "[S8][S41]") {
