@@ -69,8 +69,7 @@ public:
     }
 
     /// Undoes the block, runs its rollback hooks and discards the others; on a joined block dooms the block it is part of.
-    /// On an ended block:
-    /// nothing. O(discarded hooks).
+    /// On an ended block: nothing. O(discarded hooks).
     ///
     /// Throws: what the engine throws (the outermost: the connection is broken; a savepoint: the block around it can
     /// only roll back); `TransactionLost`; `UsageError` when a block inside this one is open, which changes nothing.

@@ -32,6 +32,7 @@ struct Server {
         Batch run;
     };
     const char* name;
+    std::vector<Count> never;  // is counted
     std::function<std::vector<Witness>()> connect;
 };
 
@@ -64,12 +65,13 @@ Report run_batch(Engine& engine, std::uint64_t seed, unsigned long blocks) {
         if (error) std::rethrow_exception(error);
 
     engine.wait_until_alone();
-    const std::unordered_set<unsigned long> rows = engine.rows();
+    const Rows rows = engine.rows();
     Report report;
     for (const auto& client : clients) {
         std::string violation = client->violation();
         if (not violation.empty()) ++client->tally()[Count::violations];
         for (const Transaction& transaction : client->transactions()) {
+            count(transaction, rows, client->tally());
             const std::string what = wrong(transaction, rows);
             if (what.empty()) continue;
             ++client->tally()[Count::violations];

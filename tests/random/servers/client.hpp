@@ -11,8 +11,10 @@
 #include <txhooks/testing/faults.hpp>
 #include <txhooks/txhooks.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -38,8 +40,22 @@ struct Haste {
     bool statements = false;
 };
 
-/// One of several clients of a server: random blocks on a connection of its own. Each row has a hook, and each client its
-/// own rows; they meet in the tables `shared` and `taken`.
+/// Gives a variable its value back.
+template <class T>
+class Restore {
+public:
+    explicit Restore(T& what) : what_{what}, before_{what} {}
+    Restore(const Restore&) = delete;
+    Restore& operator=(const Restore&) = delete;
+    ~Restore() { what_ = before_; }
+
+private:
+    T& what_;
+    T before_;
+};
+
+/// One of several clients of a server: random blocks on a connection of its own. Each row has a hook, of any kind, and
+/// each client its own rows; they meet in the tables `shared` and `taken`.
 ///
 /// `Engine` is the server: its sessions, its SQL, and what can go wrong with it.
 template <class Engine, class Adapter>
@@ -56,6 +72,7 @@ public:
     void work(unsigned long blocks) {
         connect();
         while (tally_.blocks() < blocks) {
+            first_of_round_ = transactions_.size();
             if (dice_.one_in(100))
                 hook_outside();
             else
@@ -85,6 +102,7 @@ private:
     struct Stop {};  // what user code throws
     struct Result {  // or returns
         bool good;
+        bool of_hook;
         bool has_value() const { return good; }
         int error() const { return 1; }
     };
@@ -95,7 +113,11 @@ private:
     struct Frame {
         Frame* outer;
         bool joined;
+        std::size_t first_hook;
         bool asked = false;
+        bool committed = false;
+        unsigned end = 0;             // begun, by this number
+        std::size_t undone_from = 0;  // how many hooks there were when the first ran that waited for its undoing
     };
 
     // ---- Connections
@@ -120,7 +142,11 @@ private:
 
     void told(const char* what, const std::exception_ptr& error) {
         if (current_ == nullptr) return;
-        say(std::string{"sink("} + what + (error ? ": " + words(error) : "") + ")");
+        const std::string text = what;
+        say("sink(" + text + (error ? ": " + words(error) : "") + ")");
+        const bool hook_threw =
+            text.ends_with("of on_rollback() threw") or text.ends_with("of unless_committed() threw");
+        if (hook_threw) ++current_->told_to_sink;
         note(error);
     }
 
@@ -147,8 +173,13 @@ private:
         }
         if (dice_.one_in(2)) {
             bool idle = false;
+            const bool commits = dice_.one_in(2);
+            if (commits) {  // it may: nothing is proven
+                ++tally_[Count::committed_by_hand];
+                for (std::size_t i = first_of_round_; i != transactions_.size(); ++i) transactions_[i].raw = true;
+            }
             for (unsigned attempt = 0; not idle and attempt != 3; ++attempt)
-                idle = session_->attempt("ROLLBACK").empty();
+                idle = session_->attempt(commits ? "COMMIT" : "ROLLBACK").empty();
             try {
                 if (not session_->alive() and session_->make_anew()) ++tally_[Count::reconnected];
                 db_->reset();
@@ -163,7 +194,7 @@ private:
     }
 
     void violated(const std::string& what) {
-        Transaction& t = transactions_.back();
+        const Transaction& t = current_ != nullptr ? *current_ : transactions_.back();
         if (violation_.empty()) violation_ = what + "\n  " + t.story;
     }
 
@@ -174,13 +205,14 @@ private:
         Transaction* const outer = std::exchange(current_, &t);
         Frame* const outer_frame = std::exchange(frame_, nullptr);
         const bool in_hook = outer != nullptr;
+        const Restore opened{opened_};
         if (not in_hook) {
             t.policy = static_cast<txhooks::HookFailure>(dice_.one_in(4) ? dice_.below(3) : 0);
             db_->set_on_hook_failure(t.policy);
         } else {
             t.policy = outer->policy;
         }
-        if (not in_hook) trouble_ = plan();
+        trouble_ = in_hook ? Trouble::none : plan();
         const bool troubled = trouble_ != Trouble::none or verb_planned_ or cut_planned_;
         if (troubled) session_hurt_ = true;
         t.calm = not in_hook and not session_hurt_ and not haste_.statements;
@@ -188,7 +220,7 @@ private:
         txhooks::Doubt doubt;
         txhooks::DetachedHooks detached;
         Options options = options_of(t);
-        if (dice_.below(5) < 2)
+        if (dice_.one_in(2))
             options.resolve = &doubt;
         else if (dice_.one_in(20))
             options.detach = &detached;
@@ -207,8 +239,12 @@ private:
             note(error);
             say("-> " + words(error));
         }
+        trouble_ = Trouble::none;
+        left_open_.reset();
         if (not opened_ and t.lost.empty()) t.told = Count::refused;
-        if (t.told == Count::rolled_back and error and not db_->usable()) t.told = Count::broken;
+        t.usable = db_->usable();
+        if (t.told == Count::rolled_back and not t.usable) t.told = Count::broken;
+        check_before(t, error);
         if (not in_hook) {
             stop_race();
             count_faults();
@@ -216,17 +252,36 @@ private:
 
         if (doubt.in_doubt()) {
             if (t.told != Count::unknown) violated("in doubt, and told otherwise");
+            for (const Hook& hook : t.hooks)
+                if (hook.kind == Kind::unless_committed and hook.ran != 1)
+                    violated("in doubt, and the " + name(hook) + " did not run at once");
+            if (rollback_hooks_ran(t, t.outermost)) violated("in doubt, and hooks of on_rollback ran");
             if (not dice_.one_in(10)) resolve(t, doubt);
         }
         if (options.detach != nullptr) run_detached(t, detached);
         if (t.told == Count::unknown or t.told == Count::resolved_rolled_back) doubt.discard();
         ++tally_[not t.lost.empty() ? loss(t.lost.back()) : t.told];
-        for (const Pair& pair : t.hooks) tally_[Count::hook_threw] += pair.throws and pair.ran != 0 ? 1 : 0;
-        tally_[Count::registered] += t.hooks.size();
-        tally_[Count::ran] += t.ran.size();
         current_ = outer;
         frame_ = outer_frame;
-        opened_ = true;
+    }
+
+    static bool rollback_hooks_ran(const Transaction& t, unsigned end) {
+        return std::any_of(t.undone.begin(), t.undone.end(),
+                           [&](const Hook* hook) { return hook->kind == Kind::on_rollback and hook->end == end; });
+    }
+
+    // What a hook before COMMIT threw, or returned, reached the caller.
+    void check_before(const Transaction& t, const std::exception_ptr& error) {
+        if (t.thrown and error != t.thrown) violated("what a hook before COMMIT threw did not reach the caller");
+        if (t.failed and error and t.told != Count::aborted)
+            violated("a hook before COMMIT returned a failure, and " + words(error) + " was told");
+        if (not t.left_open) return;
+        try {
+            if (error) std::rethrow_exception(error);
+        } catch (const txhooks::UsageError&) {
+            return;
+        } catch (...) {}
+        violated("a hook before COMMIT left a block open, and no UsageError was told");
     }
 
     static Count told_by(const std::exception_ptr& error) {
@@ -269,19 +324,56 @@ private:
     // True if it was committed.
     template <class OptionsOfBlock>
     bool block(const OptionsOfBlock& options, unsigned depth) {
-        Frame frame{frame_, options.join and depth != 0};
+        Transaction& t = *current_;
+        Frame frame{frame_, options.join and depth != 0, t.hooks.size()};
         struct Around {
-            Frame*& current;
-            Frame* outer;
-            ~Around() { current = outer; }
+            Client& self;
+            const Frame& frame;
+            ~Around() { self.check_end(frame); }
         };
-        const Around around{frame_, frame_};
+        const Restore current{frame_};
+        const Restore end_under_way{t.end};
+        const Around around{*this, frame};
+        frame.committed = block_of_any_form(options, depth, frame);
+        return frame.committed;
+    }
+
+    // A savepoint that has ended: of the hooks that wait for its undoing all ran, or none.
+    void check_end(const Frame& frame) {
+        const Transaction& t = *current_;
+        if (frame.end == 0 or frame.joined or frame.outer == nullptr) return;
+        std::size_t ran = 0;
+        std::size_t silent = 0;
+        const std::size_t end = frame.undone_from != 0 ? frame.undone_from : t.hooks.size();
+        for (std::size_t i = frame.first_hook; i < end; ++i) {
+            const Hook& hook = t.hooks[i];
+            if (not hook.after_undo()) continue;
+            if (hook.ran == 0)
+                ++silent;
+            else if (hook.end == frame.end)
+                ++ran;
+        }
+        if (ran != 0 and frame.committed) violated("a savepoint was released, and hooks ran that wait for its undoing");
+        if (ran != 0 and silent != 0) violated("of the hooks of a savepoint that was undone not all ran");
+    }
+
+    template <class OptionsOfBlock>
+    bool block_of_any_form(const OptionsOfBlock& options, unsigned depth, Frame& frame) {
+        Transaction& t = *current_;
         const auto body = [&] {
             frame_ = &frame;
             opened_ = true;
+            struct Ended {
+                Transaction& t;
+                Frame& frame;
+                ~Ended() {
+                    if (frame.joined) return;
+                    frame.end = t.end = ++t.ends;
+                    if (frame.outer == nullptr) t.outermost = frame.end;
+                }
+            };
+            const Ended ended{t, frame};
             this->body(depth);
-        };
-        const auto end = [&] {
             if (depth == 0) before_end();
         };
         // 0: commit, 1: roll back or fail, 2: throw or abandon
@@ -305,7 +397,6 @@ private:
                 say("fn{");
                 db_->atomic(options, [&] {
                     body();
-                    end();
                     if (how == 2) throw Stop{};
                 });
                 break;
@@ -313,28 +404,29 @@ private:
                 say("result{");
                 const Result result = db_->atomic(options, [&] {
                     body();
-                    end();
-                    return Result{how == 0};
+                    return Result{how == 0, false};
                 });
                 say("}");
+                if (depth == 0 and t.failed != result.of_hook)
+                    violated("the failure that a hook before COMMIT returned is not what was returned");
                 return result.good and not frame.asked;
             }
             case 5:
                 say("fn any{");
                 any.atomic(plain, [&] {
                     body();
-                    end();
                     if (how == 2) throw Stop{};
                 });
                 break;
         }
         say("}");
+        if (depth == 0 and t.failed) violated("nobody was told that a hook before COMMIT returned a failure");
         return not frame.asked;
     }
 
     template <class Tx>
     bool end_guard(Tx& tx, const Frame& frame, unsigned how, unsigned depth) {
-        if (depth == 0) before_end();
+        const Transaction& t = *current_;
         if (how == 1) {
             say("rollback}");
             tx.rollback();
@@ -347,15 +439,19 @@ private:
         for (unsigned attempt = 0;; ++attempt) {
             try {
                 const bool committed = tx.commit() == txhooks::Outcome::committed;
-                if (committed == frame.asked) violated("commit() returned what set_rollback() does not let it");
+                const bool failed = frame.asked or (depth == 0 and t.failed);
+                if (committed == failed) violated("commit() returned what set_rollback(), or a hook, does not let it");
                 say("commit}");
                 return committed;
             } catch (...) {
                 say("commit failed: " + words(std::current_exception()));
+                if (depth == 0 and t.failed)
+                    violated("commit() threw for the failure that a hook before COMMIT returned");
                 if (not tx.active()) throw;
                 ++tally_[Count::still_open];
                 session_->read_unread();
                 if (attempt == 2) throw;
+                if (depth == 0 and dice_.one_in(2)) later_pair();
             }
         }
     }
@@ -407,11 +503,19 @@ private:
         pair();
     }
 
-    // A row and its hook, which must share their fate.
+    // A row and its hook: the fate of one says that of the other.
     void pair() {
         const unsigned long row = next_row_++;
         put(row);
         hook(row);
+    }
+
+    void later_pair() {
+        try {
+            pair();
+        } catch (...) {
+            note_inside(std::current_exception());
+        }
     }
 
     // Rows that are sent at once, and their hooks, which are registered before that has ended, or then.
@@ -420,6 +524,7 @@ private:
             Session& session;
             ~End() { session.finish(); }
         };
+        seen(session_->finish());  // a hook before COMMIT may find something unread
         const End end{*session_};
         const bool early = dice_.one_in(2);
         const std::vector<unsigned long> rows = start(early, false);
@@ -455,30 +560,145 @@ private:
     }
 
     void hook(unsigned long row) {
+        static constexpr Kind kinds[] = {Kind::on_commit,        Kind::on_commit,       Kind::on_commit,
+                                         Kind::before_commit,    Kind::on_rollback,     Kind::on_rollback,
+                                         Kind::unless_committed, Kind::unless_committed};
         Transaction& t = *current_;
-        Pair& pair = t.hooks.emplace_back(Pair{row});
-        pair.throws = dice_.one_in(40);
-        pair.robust = dice_.one_in(6);
-        const bool opens = dice_.one_in(40);
-        const auto hook = [this, &t, &pair, opens] {
-            ++pair.ran;
-            t.ran.push_back(&pair);
-            if (opens and not std::exchange(in_hook_, true)) {
-                outermost();
-                in_hook_ = false;
-            }
-            if (pair.throws) throw std::runtime_error{"a hook"};
-        };
+        Hook& hook = t.hooks.emplace_back(Hook{kinds[dice_.below(8)], row});
+        hook.place = static_cast<unsigned>(t.hooks.size());
+        hook.by_undone = t.undoing;
+        hook.by_before = t.in_before and not t.undoing;
+        hook.throws = dice_.one_in(40);
+        hook.robust = dice_.one_in(6);
         try {
-            if (pair.robust)
-                db_->on_commit(txhooks::robust, hook);
-            else
-                db_->on_commit(hook);
+            register_inside(t, hook);
         } catch (...) {
             t.hooks.pop_back();
             throw;
         }
-        say("+" + std::to_string(row));
+        static constexpr const char* signs[] = {"+", "+before ", "+undo ", "+unless "};
+        say(signs[static_cast<std::size_t>(hook.kind)] + std::to_string(row));
+    }
+
+    void register_inside(Transaction& t, Hook& hook) {
+        const auto committed = [this, &t, &hook] { run_committed(t, hook); };
+        const auto undone = [this, &t, &hook] { run_undone(t, hook); };
+        txhooks::Connection& any = *db_;
+        switch (hook.kind) {
+            case Kind::on_commit:
+                if (hook.robust) return db_->on_commit(txhooks::robust, committed);
+                return dice_.one_in(2) ? db_->on_commit(committed) : any.on_commit(committed);
+            case Kind::before_commit:
+                if (dice_.one_in(3))
+                    return db_->before_commit([this, &t, &hook] { return run_before_with_result(t, hook); });
+                return any.before_commit([this, &t, &hook] { run_before(t, hook); });
+            case Kind::on_rollback:
+                return dice_.one_in(2) ? db_->on_rollback(undone) : any.on_rollback(undone);
+            case Kind::unless_committed:
+                return dice_.one_in(2) ? db_->unless_committed(undone) : any.unless_committed(undone);
+        }
+    }
+
+    void runs(const Transaction& t, Hook& hook) {
+        ++hook.ran;
+        if (&t != current_) violated("the " + name(hook) + " ran in another transaction");
+        say("[" + std::to_string(hook.row) + "]");
+    }
+
+    void run_committed(Transaction& t, Hook& hook) {
+        runs(t, hook);
+        t.ran.push_back(&hook);
+        outside_of_blocks();
+        if (not hook.throws) return;
+        hook.threw = true;
+        throw std::runtime_error{"a hook"};
+    }
+
+    // What a hook does where no block is open.
+    void outside_of_blocks() {
+        if (in_hook_) return;
+        const Restore in_hook{in_hook_};
+        in_hook_ = true;
+        if (dice_.one_in(40)) outermost();
+        if (dice_.one_in(40)) hook_outside();
+    }
+
+    void run_undone(Transaction& t, Hook& hook) {
+        runs(t, hook);
+        t.undone.push_back(&hook);
+        hook.end = t.end;
+        const Restore undoing{t.undoing};
+        t.undoing = true;
+        if (frame_ != nullptr and frame_->undone_from == 0) frame_->undone_from = t.hooks.size();
+        try {
+            if (db_->in_atomic_block())
+                around_undone();
+            else
+                outside_of_blocks();
+            if (hook.throws) throw std::runtime_error{"a hook"};
+        } catch (...) {
+            hook.threw = true;
+            note_inside(std::current_exception());
+            throw;
+        }
+    }
+
+    // What a hook does in the block around one that was rolled back.
+    void around_undone() {
+        if (not dice_.one_in(4)) return;
+        const Restore undone{frame_};
+        frame_ = frame_->outer;
+        within_hook();
+    }
+
+    void within_hook() {
+        try {
+            step(deepest - 1);
+        } catch (...) {
+            note_inside(std::current_exception());
+            if (dice_.one_in(4)) throw;
+        }
+    }
+
+    void run_before(Transaction& t, Hook& hook) {
+        runs(t, hook);
+        t.before.push_back(&hook);
+        if (t.over or frame_->asked or not t.lost.empty())
+            violated("the " + name(hook) + " ran, though it was in vain");
+        const Restore in_before{t.in_before};
+        t.in_before = true;
+        try {
+            make_trouble();
+            if (not dice_.one_in(3)) {
+                const unsigned long row = next_row_++;
+                put(row);
+                hook.wrote = row;
+                say("wrote " + std::to_string(row));
+            }
+            for (unsigned n = dice_.below(3); n != 0; --n) within_hook();
+            if (dice_.one_in(60)) {
+                left_open_.emplace(*db_);
+                say("left open");
+                t.left_open = t.over = true;
+                return;
+            }
+            if (hook.throws) throw std::runtime_error{"a hook"};
+        } catch (...) {
+            t.over = true;
+            t.thrown = std::current_exception();
+            say("!" + words(t.thrown));
+            hook.threw = true;
+            throw;
+        }
+        if (frame_->asked) t.over = true;
+    }
+
+    Result run_before_with_result(Transaction& t, Hook& hook) {
+        run_before(t, hook);
+        if (t.over or not dice_.one_in(20)) return {true, true};
+        say("failed");
+        t.failed = t.over = true;
+        return {false, true};
     }
 
     static std::string insertion(unsigned long row) { return "INSERT INTO kept VALUES (" + std::to_string(row) + ")"; }
@@ -548,29 +768,45 @@ private:
         must("RELEASE SAVEPOINT users");
     }
 
+    // A hook that has come to its end before the verb returns.
     void hook_outside() {
         Transaction& t = transactions_.emplace_back();
+        const Restore current{current_};
         current_ = &t;
         try {
             const unsigned long row = next_row_++;
             put(row);
-            Pair& pair = t.hooks.emplace_back(Pair{row});
+            Hook& hook = t.hooks.emplace_back(Hook{dice_.pick<Kind>(4), row});
             t.told = Count::rolled_back;
-            db_->on_commit([&] {
-                ++pair.ran;
-                t.ran.push_back(&pair);
-            });
+            const auto runs = [&t, &hook] {
+                ++hook.ran;
+                if (hook.kind == Kind::on_commit) t.ran.push_back(&hook);
+            };
+            switch (hook.kind) {
+                case Kind::on_commit:
+                    db_->on_commit(runs);
+                    break;
+                case Kind::before_commit:
+                    db_->before_commit(runs);
+                    break;
+                case Kind::on_rollback:
+                    db_->on_rollback(runs);
+                    break;
+                case Kind::unless_committed:
+                    db_->unless_committed(runs);
+                    break;
+            }
             t.told = Count::committed;
             ++tally_[Count::at_once];
         } catch (...) {
             t.hooks.clear();
         }
-        current_ = nullptr;
     }
 
     // ---- The ends of a doubt, and of what was detached
 
     void resolve(Transaction& t, txhooks::Doubt& doubt) {
+        t.end = t.resolved = ++t.ends;
         if (dice_.one_in(8)) {
             Session victim{engine_, 0, Haste{}};
             engine_.kill(steady(resolver_), victim.id());
@@ -656,7 +892,9 @@ private:
     void plan_verb() {
         auto& faults = db_->adapter().faults;
         verb_planned_ = true;
-        const Verb verb = dice_.one_in(3) ? Verb::commit : dice_.template pick<Verb>(6);
+        const Verb verb = dice_.one_in(3)   ? Verb::commit
+                          : dice_.one_in(4) ? Verb::rollback
+                                            : dice_.template pick<Verb>(6);
         const When when = dice_.template pick<When>(2);
         say("verb " + std::to_string(static_cast<int>(verb)) + (when == When::before_effect ? " before" : " after"));
         if (dice_.one_in(10)) {
@@ -711,6 +949,10 @@ private:
 
     // The outermost block is about to end.
     void before_end() {
+        const auto waits = [](const Hook& hook) { return hook.kind == Kind::before_commit and hook.ran == 0; };
+        const std::deque<Hook>& hooks = current_->hooks;
+        const bool later = trouble_ == Trouble::raw or trouble_ == Trouble::ddl or trouble_ == Trouble::kill;
+        if (later and std::any_of(hooks.begin(), hooks.end(), waits) and dice_.one_in(2)) return;
         make_trouble();
         switch (std::exchange(trouble_, Trouble::none)) {
             case Trouble::constraint:
@@ -773,6 +1015,7 @@ private:
     Engine& engine_;
     Dice dice_;
     unsigned long next_row_;
+    std::size_t first_of_round_ = 0;  // of the transactions
     Haste haste_;
     bool proxied_ = false;
     bool session_hurt_ = false;  // perhaps
@@ -792,6 +1035,7 @@ private:
     std::optional<Session> resolver_;
     std::optional<Session> killer_;
     std::optional<Db> db_;
+    std::optional<txhooks::Atomic<Db>> left_open_;
     std::thread race_;  // what happens meanwhile
     std::atomic<bool> block_over_ = false;
     std::string violation_;

@@ -155,11 +155,15 @@ Server::Witness witness(const char* name, const std::shared_ptr<Mariadb>& server
 }
 
 [[maybe_unused]] const bool there = [] {
-    servers().push_back({"mariadb", [] {
-                             const auto server = std::make_shared<Mariadb>();
-                             return std::vector{witness<support::Compounds>("compounds", server),
-                                                witness<support::Plain>("plain", server)};
-                         }});
+    servers().push_back(
+        {"mariadb",
+         {Count::lost_committed, Count::lost_rolled_back, Count::rollback_lost, Count::copied, Count::copy_left,
+          Count::pipelined, Count::pipeline_left, Count::serialization, Count::constraint},
+         [] {
+             const auto server = std::make_shared<Mariadb>();
+             return std::vector{witness<support::Compounds>("compounds", server),
+                                witness<support::Plain>("plain", server)};
+         }});
     return true;
 }();
 

@@ -177,7 +177,7 @@ Server::Witness witness(const char* name, const std::shared_ptr<Postgres>& serve
 }
 
 [[maybe_unused]] const bool there = [] {
-    servers().push_back({"postgres", [] {
+    servers().push_back({"postgres", {Count::ddl}, [] {
                              const auto server = std::make_shared<Postgres>();
                              return std::vector{witness<support::EventWitness>("event", server),
                                                 witness<support::SetLocal>("SetLocal", server),

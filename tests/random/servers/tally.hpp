@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdio>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,8 +31,35 @@ enum class Count : unsigned {
     still_open,
     recovered,
     reconnected,
-    registered,
-    ran,
+
+    commit_registered,
+    commit_ran,
+    commit_dropped,
+    commit_undone,
+    commit_lost,
+    commit_unproven,
+    before_registered,
+    before_ran,
+    before_committed,
+    before_wrote,
+    before_threw,
+    before_failed,
+    before_asked,
+    before_left_open,
+    rollback_registered,
+    rollback_savepoint,
+    rollback_transaction,
+    rollback_lost,
+    rollback_resolved,
+    rollback_unproven,
+    unless_registered,
+    unless_savepoint,
+    unless_transaction,
+    unless_lost,
+    unless_doubt,
+    unless_broken,
+    by_before,
+    by_undone,
     at_once,
 
     request_dropped,
@@ -56,6 +85,8 @@ enum class Count : unsigned {
     duplicate,
     constraint,
     hook_threw,
+    undone_threw,
+    committed_by_hand,
 
     violations,
     end
@@ -79,9 +110,36 @@ inline constexpr std::array<const char*, static_cast<std::size_t>(Count::end)> c
     "still open at commit()",
     "broken, then reset()",
     "sessions made anew",
-    "hooks registered",
-    "hooks ran",
-    "hooks outside of blocks",
+
+    "on_commit",
+    "  ran",
+    "  not: an earlier one threw",
+    "  not: undone",
+    "  not: lost",
+    "  not: in doubt, or broken",
+    "before_commit",
+    "  ran",
+    "  and it was committed",
+    "  wrote a row of their own",
+    "  threw",
+    "  returned a failure",
+    "  made it roll back otherwise",
+    "  left a block open",
+    "on_rollback",
+    "  ran: savepoint",
+    "  ran: transaction",
+    "  ran: lost, rolled back",
+    "  ran: doubt resolved",
+    "  not: nothing is proven",
+    "unless_committed",
+    "  ran: savepoint",
+    "  ran: transaction",
+    "  ran: lost",
+    "  ran: in doubt",
+    "  ran: broken",
+    "by hooks before COMMIT",
+    "by hooks of what is undone",
+    "outside of blocks",
 
     "request dropped",
     "reply dropped",
@@ -105,10 +163,22 @@ inline constexpr std::array<const char*, static_cast<std::size_t>(Count::end)> c
     "statement timeout",
     "duplicate key",
     "deferred constraint",
-    "hook threw",
+    "hook threw after COMMIT",
+    "hook of what is undone threw",
+    "broken, committed by hand",
 
     "violations",
 };
+
+/// With the line that it stands under.
+inline std::string full_name(Count what) {
+    const auto at = static_cast<std::size_t>(what);
+    const std::string name = count_names[at];
+    if (not name.starts_with("  ")) return name;
+    std::size_t verb = at;
+    while (*count_names[verb] == ' ') --verb;
+    return count_names[verb] + name.substr(1);
+}
 
 class Tally {
 public:
@@ -131,21 +201,60 @@ private:
     std::array<unsigned long, static_cast<std::size_t>(Count::end)> numbers_{};
 };
 
+/// What so many blocks should have shown and did not, in a sentence, or "". `never`: what that server does not show.
+inline std::string not_seen(const Tally& tally, const std::vector<Count>& never) {
+    static constexpr unsigned long some = 2000;
+    static constexpr unsigned long many = 20'000;
+    static constexpr Count usual[] = {Count::committed,
+                                      Count::hook_error,
+                                      Count::rolled_back,
+                                      Count::aborted,
+                                      Count::unknown,
+                                      Count::nested,
+                                      Count::commit_ran,
+                                      Count::commit_undone,
+                                      Count::commit_lost,
+                                      Count::before_ran,
+                                      Count::before_committed,
+                                      Count::before_wrote,
+                                      Count::before_threw,
+                                      Count::rollback_savepoint,
+                                      Count::rollback_transaction,
+                                      Count::rollback_unproven,
+                                      Count::unless_savepoint,
+                                      Count::unless_transaction,
+                                      Count::unless_lost,
+                                      Count::unless_doubt};
+    std::string names;
+    for (std::size_t i = 0; i != static_cast<std::size_t>(Count::violations); ++i) {
+        const auto what = static_cast<Count>(i);
+        const bool is_usual = std::find(std::begin(usual), std::end(usual), what) != std::end(usual);
+        const bool is_never = std::find(never.begin(), never.end(), what) != never.end();
+        if (is_never or tally[what] != 0 or tally.blocks() < (is_usual ? some : many)) continue;
+        names += names.empty() ? "" : ", ";
+        names += full_name(what);
+    }
+    if (names.empty()) return "";
+    return "of " + std::to_string(tally.blocks()) + " blocks none showed: " + names;
+}
+
 using Column = std::pair<std::string, Tally>;
 
 inline void print(const std::vector<Column>& columns) {
     const auto line = [&](const char* name, auto number) {
-        std::printf("%-28s", name);
+        std::printf("%-32s", name);
         for (const Column& column : columns) std::printf("%20lu", number(column.second));
         std::printf("\n");
     };
-    std::printf("%-28s", "");
+    std::printf("%-32s", "");
     for (const Column& column : columns) std::printf("%20s", column.first.c_str());
     std::printf("\n");
     line("outermost blocks", [](const Tally& tally) { return tally.blocks(); });
     for (std::size_t i = 0; i != count_names.size(); ++i) {
         const auto what = static_cast<Count>(i);
-        if (what == Count::nested or what == Count::request_dropped or what == Count::violations) std::printf("\n");
+        if (what == Count::nested or what == Count::commit_registered or what == Count::request_dropped or
+            what == Count::violations)
+            std::printf("\n");
         if (what != Count::violations) line(count_names[i], [&](const Tally& tally) { return tally[what]; });
     }
     unsigned long violations = 0;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 
-// Runs random blocks of several clients at once on real servers against the promise: a hook ran if and only if its row is
-// visible from another connection.
+// Runs random blocks of several clients at once on real servers against the promise, with hooks of every kind: one of
+// on_commit ran if and only if its row is visible from another connection; one of on_rollback ran only if it is not; one
+// of unless_committed ran unless the commit was proven; what one of before_commit wrote is there with all the rest.
 //
 //     txhooks_random_servers [--postgres N] [--mariadb N] [--seed S] [--replay SERVER:SEED]
 //
 // N is how many outermost blocks there are to be; S picks them. A batch is a few clients with one witness; the truth is
-// read when they have gone. Exits with 1 if anything was violated, and says with which seed. What the clients do to each
-// other is never twice the same: the same batch may have to be run several times.
+// read when they have gone. Exits with 1 if anything was violated, and says with which seed; also if something that so
+// many blocks should have shown was not seen. What the clients do to each other is never twice the same: the same batch may
+// have to be run several times.
 
 #include "batch.hpp"
 #include "tally.hpp"
@@ -47,7 +49,11 @@ bool run(const Server& server, std::uint64_t seed, unsigned long batches, unsign
                      static_cast<unsigned long long>(seed));
     }
     columns.insert(columns.end(), mine.begin(), mine.end());
-    return sound;
+    Tally sum;
+    for (const Column& column : mine) sum += column.second;
+    const std::string missing = not_seen(sum, server.never);
+    if (not missing.empty()) std::fprintf(stderr, "NOT SEEN: %s: %s\n", server.name, missing.c_str());
+    return sound and missing.empty();
 }
 
 int main(int argc, char* argv[]) {
@@ -79,7 +85,7 @@ int main(int argc, char* argv[]) {
     bool sound = true;
     for (const auto& [name, wanted] : blocks) {
         const auto server = std::find_if(servers().begin(), servers().end(),
-                                         [&name = name](const Server& each) { return each.name == name; });
+                                         [&called = name](const Server& each) { return each.name == called; });
         if (server == servers().end()) throw std::runtime_error{"not built for " + name};
         const unsigned long batches = (wanted + blocks_of_a_batch - 1) / blocks_of_a_batch;
         sound = run(*server, first, batches, blocks_of_a_batch, columns) and sound;
