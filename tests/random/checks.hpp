@@ -72,18 +72,22 @@ protected:
                    " ran before COMMIT, but not in its transaction: its rows have not the same fate");
     }
 
-    // Those that wait for what undoes them; `proven`: the whole transaction is proven to be undone.
-    void check_undone(const Transaction& transaction, bool committed, bool proven) {
+    // Those that wait for what undoes them. `proven`: what the transaction is known to have come to; `resolved`: known
+    // later than the caller was told that nothing is, which is as long as hooks of unless_committed() wait.
+    void check_undone(const Transaction& transaction, txhooks::Outcome proven, bool resolved = false) {
+        const bool committed = proven == txhooks::Outcome::committed;
         for (const Hook* hook : transaction.hooks) {
             if (not hook->waits_for_undo()) continue;
             const bool rollback = hook->kind == Kind::rollback;
             const bool ran = states_[hook->id].ran != 0;
             const bool there = sees(*hook);
-            if (ran and (rollback or committed) and not states_[hook->id].perhaps_elsewhere)
-                expect(not there, "hook ", hook->id, " ran, which waits for a rollback, but its row is there");
-            if (not ran)
-                expect(committed ? there : rollback and not proven, "hook ", hook->id, " did not run, which waits for ",
-                       rollback ? "a rollback" : "an end that is no commit");
+            const bool must_not = there and (rollback or (committed and not resolved));
+            const bool must = rollback ? proven == txhooks::Outcome::rolled_back or (committed and not there)
+                                       : not committed or resolved or not there;
+            if (not states_[hook->id].perhaps_elsewhere)
+                expect(not(ran and must_not), "hook ", hook->id, " ran, which waits for ", text(hook->kind),
+                       ", but its row is there");
+            expect(ran or not must, "hook ", hook->id, " did not run, which waits for ", text(hook->kind));
         }
     }
 

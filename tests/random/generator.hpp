@@ -130,7 +130,7 @@ private:
         block.join = dice_.one_in(6);
         block.durable = dice_.one_in(depth == 1 ? 8 : 32);
         block.detach = dice_.one_in(depth == 1 ? 8 : 32);
-        block.resolve = dice_.one_in(depth == 1 ? 5 : 32);
+        block.resolve = dice_.one_in(depth == 1 ? 3 : 32);
         block.marked = not dice_.one_in(8);
         block.afterwards = dice_.one_in(4) ? dice_.pick<Block::Afterwards>(3) : Block::Afterwards::run;
         block.begin = dice_.one_in(depth == 1 ? 3 : 32) ? 1 + dice_.below(2) : 0;

@@ -686,7 +686,10 @@ private:
         if (told == Told::rolled_back and not untold) this->check_no_rows(transaction);
         if (told == Told::lost) this->check_loss(transaction);
         if (not transaction.ended_by_raw_sql and told != Told::lost) this->check_before_commit(transaction, committed);
-        this->check_undone(transaction, committed, proves_undone(frame, told, was_broken));
+        const bool undone = not committed and proves_undone(frame, told, was_broken);
+        this->check_undone(transaction, committed ? txhooks::Outcome::committed
+                                        : undone  ? txhooks::Outcome::rolled_back
+                                                  : txhooks::Outcome::unknown);
         this->count_not_run(transaction, told, expected.size());
         if (owners.doubt and owners.doubt->in_doubt()) {
             expect(frame.told == Told::unknown, "block ", block.id, " is in doubt: ", text(frame.told));
@@ -758,7 +761,7 @@ private:
             expect(this->sees(*transaction.block), "resolved as committed, but the row of the block is not there");
         if (not committed) expect(transaction.ran.empty(), "resolved as rolled back, but hooks ran");
         this->check_before_commit(transaction, committed);
-        this->check_undone(transaction, committed, not committed);
+        this->check_undone(transaction, committed ? txhooks::Outcome::committed : txhooks::Outcome::rolled_back, true);
     }
 
     // Outside blocks the connection is as new, or can be made so.
@@ -791,7 +794,8 @@ private:
             if (transaction.block != left.frame.block) continue;
             expect(transaction.ran.empty(), "hooks of block ", left.frame.block->id, " ran, which was left open");
             if (transaction.lost.empty() and not transaction.ended_by_raw_sql) this->check_no_rows(transaction);
-            this->check_undone(transaction, false, not program_.trouble);
+            this->check_undone(transaction,
+                               program_.trouble ? txhooks::Outcome::unknown : txhooks::Outcome::rolled_back);
         }
     }
 

@@ -69,6 +69,7 @@ template <class World>
 bool has_seen_all(const Counts& c) {
     constexpr unsigned long shows_hooks = 1'000;
     constexpr unsigned long shows_all = 20'000;  // a COMMIT of SQLite is in doubt once in two thousand blocks
+    constexpr unsigned long shows_resolved = 100'000;
     const struct {
         const char* what;
         unsigned long seen;
@@ -94,8 +95,8 @@ bool has_seen_all(const Counts& c) {
         {"loss known to be rolled back", c.lost_rolled_back, shows_all, World::proves_losses},
         {"loss known to be committed", c.lost_committed, shows_all, World::proves_losses},
         {"loss of unknown outcome", c.lost_unknown, shows_all, World::has_unknown_losses},
-        {"doubt resolved as committed", c.resolved_committed, shows_all, World::has_markers},
-        {"doubt resolved as rolled back", c.resolved_rolled_back, shows_all, World::has_markers},
+        {"doubt resolved as committed", c.resolved_committed, shows_resolved, World::has_markers},
+        {"doubt resolved as rolled back", c.resolved_rolled_back, shows_resolved, World::has_markers},
         {"COMMIT that was tried again", c.retried, shows_all},
         {"connection that broke and recovered", c.recovered, shows_all},
     };
