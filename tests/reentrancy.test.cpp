@@ -1515,7 +1515,7 @@ TEST_CASE("hook before COMMIT: that ends its block by destroying something, ends
         CHECK(end.terminated);
         CHECK(end.said ==
               (destroys == "its guard"
-                   ? "txhooks: a block was destroyed while a hook was being copied into it, or discarded from it\n"
+                   ? "txhooks: a block was destroyed while one of its hooks was being copied, called or destroyed\n"
                    : "txhooks: a connection was destroyed while its hooks are being called\n"));
     }
 }

@@ -109,21 +109,20 @@ inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
 
 template <class Verbs>
 void Blocks::release(Block& block) {
-    or_roll_back(block, [&] {
-        phase_ = Phase::in_verb;
-        try {
-            verbs<Verbs>().verb_release(block.number);
-        } catch (const TransactionLost& lost) {
-            phase_ = Phase::in_block;
-            note_loss(lost.outcome());
-            ended_lost(block, lost.cause());
-        } catch (...) {
-            phase_ = Phase::in_block;
-            block.kind = Kind::half_released;
-            throw;
-        }
+    phase_ = Phase::in_verb;
+    try {
+        verbs<Verbs>().verb_release(block.number);
+    } catch (const TransactionLost& lost) {
         phase_ = Phase::in_block;
-    });
+        note_loss(lost.outcome());
+        ended_lost(block, lost.cause());
+    } catch (...) {
+        phase_ = Phase::in_block;
+        block.kind = Kind::half_released;
+        roll_back_quietly(block, std::current_exception());
+        throw;
+    }
+    phase_ = Phase::in_block;
 }
 
 // The block can only roll back: doomed, asked to, lost, or failed by the engine.
