@@ -264,13 +264,14 @@ private:
 
     // The others end with the block.
     Thrown finish_detached(const Block& block, Hooks hooks) {
-        const auto others = std::stable_partition(hooks.begin(), hooks.end(),
-                                                  [](const Hook* hook) { return hook->kind == Kind::commit; });
+        Hooks others;
+        for (const Hook* hook : hooks)
+            if (hook->kind != Kind::commit) others.push_back(hook);
+        std::erase_if(hooks, [](const Hook* hook) { return hook->kind != Kind::commit; });
         bool closes = std::exchange(closes_left_open_, true);
-        destroy_all({others, hooks.end()});
+        destroy_all(others);
         if (not open_.empty()) roll_back(0);
         closes_left_open_ = closes;
-        hooks.erase(others, hooks.end());
         end(block, Told::committed);
         closes = std::exchange(closes_left_open_, false);
         std::size_t called = 0;
