@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 using namespace txhooks;
 using support::AtDestruction;
