@@ -107,15 +107,13 @@ private:
         std::shared_ptr<Collected> collected;
 
         void operator()() {
-            Values values = static_cast<Values&&>(collected->values);
-            collected = nullptr;  // what is added from here on is handed over again
             const std::shared_ptr<Function> handler = state->handler;  // it may destroy the Batch
             if (!handler)
                 return detail::blocks(*db).report(
                     "txhooks: a Batch was destroyed before the transaction ended in which something was added to it; "
                     "that "
                     "is not handed over");
-            (*handler)(*db, without_repetitions(static_cast<Values&&>(values)));
+            (*handler)(*db, without_repetitions(static_cast<Values&&>(collected->values)));
         }
     };
 
