@@ -111,8 +111,7 @@ private:
             if (!handler)
                 return detail::blocks(*db).report(
                     "txhooks: a Batch was destroyed before the transaction ended in which something was added to it; "
-                    "that "
-                    "is not handed over");
+                    "that is not handed over");
             (*handler)(*db, without_repetitions(static_cast<Values&&>(collected->values)));
         }
     };
