@@ -453,10 +453,6 @@ private:
     static Other* as_other(Entry* at) noexcept {
         return at->op(at, Action::tell) == at ? static_cast<Other*>(at) : nullptr;
     }
-    static HookKind kind_of(Entry* at) noexcept {
-        const Other* const other = as_other(at);
-        return other == nullptr ? HookKind::commit : other->kind;
-    }
 
     // A chunk is this header and then its bytes.
     struct Chunk {
@@ -488,8 +484,14 @@ private:
     static std::size_t count(Entry* at, Entry* end, bool (*counts)(HookKind) = &is_commit_hook) noexcept {
         std::size_t n = 0;
         while ((at = skip_links(at, end)) != end) {
-            if (counts(kind_of(at))) ++n;
-            at = at->op(at, Action::skip);
+            Entry* next = at->op(at, Action::tell);  // of a commit hook already the next
+            HookKind kind = HookKind::commit;
+            if (next == at) {
+                kind = static_cast<Other*>(at)->kind;
+                next = at->op(at, Action::skip);
+            }
+            if (counts(kind)) ++n;
+            at = next;
         }
         return n;
     }
