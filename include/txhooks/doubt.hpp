@@ -46,6 +46,8 @@ namespace txhooks {
 /// such a block. The block needs INSERT on it, `resolve` SELECT, INSERT and UPDATE. Delete its rows when they are older
 /// than the longest outage you wait for; the library never does.
 ///
+/// What raw SQL has committed in the block before has no marker: `resolve` says then that the block was rolled back.
+///
 /// What it costs: tests/README.md. Must outlive the block. Destroyed in doubt, it discards the hooks and reports that.
 class Doubt final : public detail::DoubtState {
 public:
