@@ -247,8 +247,8 @@ void register_by(NoopConnection& db, Hook hook) {
     if constexpr (verb == Verb::on_rollback) db.on_rollback(hook);
 }
 
-template <Verb verb, std::size_t hooks>
-void committed(std::size_t transactions) {
+template <bool commits, Verb verb, std::size_t hooks>
+void ended(std::size_t transactions) {
     NoopConnection db;
     Counter counter = 0;
     for (; transactions != 0; --transactions) {
@@ -257,22 +257,10 @@ void committed(std::size_t transactions) {
             register_by<verb>(db, Hook24<struct Here>::with(counter, i));
             keep(&db);
         }
-        tx.commit();
-        keep(&db);
-    }
-}
-
-template <Verb verb, std::size_t hooks>
-void rolled_back(std::size_t transactions) {
-    NoopConnection db;
-    Counter counter = 0;
-    for (; transactions != 0; --transactions) {
-        Atomic tx{db};
-        for (std::size_t i = 0; i != hooks; ++i) {
-            register_by<verb>(db, Hook24<struct Here>::with(counter, i));
-            keep(&db);
-        }
-        tx.rollback();
+        if constexpr (commits)
+            tx.commit();
+        else
+            tx.rollback();
         keep(&db);
     }
 }
@@ -324,12 +312,12 @@ int main(int argc, char** argv) {
                         {"block_hook/24", block_hook_24},
                         {"function_block", function_block},
 
-                        {"committed/on_commit/1", committed<Verb::on_commit, 1>},
-                        {"committed/before_commit/1", committed<Verb::before_commit, 1>},
-                        {"committed/before_commit/2", committed<Verb::before_commit, 2>},
-                        {"committed/on_rollback/1", committed<Verb::on_rollback, 1>},
-                        {"rolled_back/on_commit/1", rolled_back<Verb::on_commit, 1>},
-                        {"rolled_back/on_rollback/1", rolled_back<Verb::on_rollback, 1>},
-                        {"rolled_back/on_rollback/2", rolled_back<Verb::on_rollback, 2>},
+                        {"committed/on_commit/1", ended<true, Verb::on_commit, 1>},
+                        {"committed/before_commit/1", ended<true, Verb::before_commit, 1>},
+                        {"committed/before_commit/2", ended<true, Verb::before_commit, 2>},
+                        {"committed/on_rollback/1", ended<true, Verb::on_rollback, 1>},
+                        {"rolled_back/on_commit/1", ended<false, Verb::on_commit, 1>},
+                        {"rolled_back/on_rollback/1", ended<false, Verb::on_rollback, 1>},
+                        {"rolled_back/on_rollback/2", ended<false, Verb::on_rollback, 2>},
                     });
 }
