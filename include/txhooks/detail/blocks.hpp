@@ -18,6 +18,16 @@
 
 namespace txhooks::detail {
 
+// What writes for others before COMMIT: behind the last hook, when no code of the user's is left to run in the block.
+class LastBeforeCommit {
+public:
+    // Returns whether it did anything: then it is asked again, behind the hooks that this has registered.
+    virtual bool last_before_commit() = 0;
+
+protected:
+    ~LastBeforeCommit() = default;
+};
+
 // A connection's inside: its verbs, how it stands, and the life of its blocks and hooks. The guards own the `Block`s.
 //
 // What every block pays for is a template over the type that has the verbs: the Core of a known adapter, whose verbs are
@@ -93,6 +103,12 @@ public:
     void run_before_commit();
     [[noreturn]] static void refuse_ended();
     void run_of_others(HookOwner& owner);
+
+    // ---- The one that writes last before COMMIT: committing.hpp
+
+    void set_last_before_commit(LastBeforeCommit* last);
+    void ask_last_before_commit();
+    bool hands_hooks_over() const noexcept { return owner_->lent_by != nullptr; }
 
     // ---- The bad end: rolling_back.hpp
 
@@ -285,6 +301,7 @@ private:
     bool loss_told_ = false;
     bool reporting_ = false;
     DoubtState* doubt_ = nullptr;  // that of the open transaction
+    LastBeforeCommit* last_before_commit_ = nullptr;
     Stages stages_;
     ConnectionState engine_at_rest_ = ConnectionState::idle;
     std::exception_ptr doom_;

@@ -52,7 +52,7 @@ template <class Verbs>
 }
 
 [[gnu::cold, gnu::noinline]] inline Outcome Blocks::commit_special(Block& block) {
-    if (owner_->list.has_others()) {
+    if (owner_->list.has_others() || last_before_commit_ != nullptr) {
         or_roll_back(block, [&] { run_before_commit(block); });
         if (!ending<Blocks>(block)) return commit_unsound(block);
     }
@@ -80,7 +80,7 @@ inline void Blocks::run_before_commit(Block& block) {
         bool left_open = false;
         {
             const Close close{pinned, left_open};
-            called = hooks.next();
+            called = hooks.next() || (last_before_commit_ != nullptr && last_before_commit_->last_before_commit());
         }
         if (left_open)
             throw UsageError{
@@ -98,7 +98,21 @@ inline void Blocks::run_before_commit() {
 
 // Whether hooks may be there that wait for the COMMIT of the open block.
 inline bool Blocks::may_wait_for_commit() const noexcept {
-    return current_ != nullptr && owner_->list.has_others();
+    return current_ != nullptr && (owner_->list.has_others() || last_before_commit_ != nullptr);
+}
+
+// At most one: of two, neither could be the last. Null: none any more.
+inline void Blocks::set_last_before_commit(LastBeforeCommit* last) {
+    if (last != nullptr && last_before_commit_ != nullptr)
+        throw UsageError{
+            "txhooks: this connection has an Outbox already; use that one, or destroy it first, when no block is open"};
+    last_before_commit_ = last;
+}
+
+// For the open block.
+inline void Blocks::ask_last_before_commit() {
+    refuse_verb_under_way();  // that may be COMMIT
+    outermost().kind = Kind::special;
 }
 
 inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace txhooks {
+
+/// One run of a job's handler.
+class JobRun {
+public:
+    /// 36 characters, a UUID; the same in every attempt: an idempotency key for the outside world.
+    std::string_view id() const noexcept { return id_; }
+    /// From 1.
+    std::int64_t attempt() const noexcept { return attempt_; }
+
+    /// The lease lasts until so long from now. False: the job is somebody else's, because the lease was over: stop.
+    /// In a block that is open on the connection it is part of that. Throws: what the driver throws.
+    virtual bool extend(std::chrono::microseconds lease) = 0;
+
+    /// When the handler has returned, or thrown, the job is dead: no further attempt makes sense. What a handler
+    /// `in_transaction` wrote is rolled back. The last call of this and `again_in` wins.
+    void give_up(std::string_view reason) {
+        reason_ = reason;
+        verdict_ = Verdict::dead;
+    }
+    /// When the handler has returned, the job waits for so long. No attempt is used up. What a handler `in_transaction`
+    /// wrote is rolled back.
+    void again_in(std::chrono::microseconds delay) noexcept {
+        delay_ = delay < std::chrono::microseconds{0} ? std::chrono::microseconds{0} : delay;
+        verdict_ = Verdict::again;
+    }
+
+    // For JobTypes.
+    void reading(bool now) noexcept { reading_ = now; }
+
+protected:
+    enum class Verdict : unsigned char { done, again, dead };
+
+    JobRun(std::string_view id, std::int64_t attempt) : id_{id}, attempt_{attempt} {}
+    JobRun(const JobRun&) = delete;
+    JobRun& operator=(const JobRun&) = delete;
+    ~JobRun() = default;
+
+    std::string_view id_;
+    std::int64_t attempt_;
+    Verdict verdict_ = Verdict::done;
+    bool reading_ = false;  // the payload
+    std::chrono::microseconds delay_{0};
+    std::string reason_;
+};
+
+}  // namespace txhooks

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace txhooks {
+
+// ---- What is told of a table of jobs
+
+/// A row of `txhooks_job`.
+struct JobRow {
+    std::string id;
+    std::string name;
+    std::string payload;
+    std::int64_t due = 0;  ///< microseconds since 1970; while a process holds it: the end of the lease; dead: `never_due`
+    std::int64_t claim = 0;     ///< rises with every claim and never falls: the fencing token
+    std::int64_t attempts = 0;  ///< that have begun since the job was added, or revived
+    std::string holder;         ///< host and process id, while a process has it
+    std::string key;
+    std::string error;         ///< of the last attempt that failed
+    std::int64_t created = 0;  ///< microseconds since 1970
+
+    static constexpr std::int64_t never_due = INT64_MAX;
+    bool dead() const noexcept { return due == never_due; }
+};
+
+/// How the jobs of one name stand.
+struct JobStats {
+    std::string name;
+    std::size_t due = 0;      ///< may run now; also those whose lease ran out without a word
+    std::size_t later = 0;    ///< wait for their time
+    std::size_t running = 0;  ///< somebody has them
+    std::size_t dead = 0;
+    std::chrono::microseconds oldest{0};  ///< how long the one of `due` that waits longest has been due
+    bool handled_here = false;            ///< this program has a handler
+};
+
+/// Which rows `Outbox::list` returns, the oldest first.
+struct JobFilter {
+    std::string_view name = {};  ///< empty: every name
+    bool dead = false;           ///< only those that are dead
+    std::size_t limit = 1000;
+};
+
+// ---- What a store is asked for
+
+/// A job to insert.
+struct NewJob {
+    std::string id;
+    std::string name;
+    std::string payload;
+    std::string key;                     ///< empty: NULL
+    std::chrono::microseconds delay{0};  ///< due so long after now
+    std::chrono::microseconds lease{0};  ///< not zero: it is born leased, for so long: claim 1, attempts 1, with a holder
+};
+
+/// The jobs of one name, as `JobStore::look` is asked for them.
+struct JobsNamed {
+    std::string_view name;
+    bool in_order = false;
+    std::int64_t from = 0;  ///< look no further back than this `due`
+};
+
+/// The first job of a name.
+struct FirstJob {
+    std::string_view name;
+    std::int64_t due = JobRow::never_due;  ///< never: there is none
+    bool lapsed = false;                   ///< has a holder: once due, its lease ran out without a word
+};
+
+/// Which jobs to claim.
+struct JobClaim {
+    std::string_view name;
+    std::string_view holder;
+    std::chrono::microseconds lease{0};
+    std::size_t limit = 1;
+    std::int64_t from = 0;
+    bool lapsed = false;    ///< those with a holder, instead of those without
+    bool in_order = false;  ///< the one with the lowest id of all that are not dead, or none
+};
+
+/// How an attempt ended.
+struct JobEnd {
+    enum class To : unsigned char { done, wait, dead };
+
+    std::string_view id;
+    std::int64_t claim = 0;
+    To to = To::done;                    ///< done: the row is deleted
+    std::chrono::microseconds delay{0};  ///< wait: due so long after now
+    std::int64_t attempts = 0;           ///< what the column shall be (not for done)
+    std::string_view error = {};         ///< what the column shall be (not for done); empty: NULL
+};
+
+/// The customization point: how an outbox speaks to its table over a connection of type `Backend` (a class, or `T*`).
+///
+/// A specialisation is made for one block, of what runs SQL there: what `HookedConnection::atomic` gives a function that
+/// takes an argument. It has every one of these functions; one that does not fit is refused by the compiler. They throw
+/// what the driver throws. All of them run in a block; times are those of the database's clock when the statement runs.
+/// `testing/store_check.hpp` tries a store.
+///
+///     explicit JobStore(S session);
+///     static std::string schema();             // DDL, each statement IF NOT EXISTS, ended by ';'
+///     void create_table();                     // runs it
+///     // Inserts, in this order. A key that waits already (name, key, claim = 0): its payload and due are renewed instead.
+///     void insert(std::span<const NewJob> jobs, std::string_view holder);
+///     // The clock, and for each name the first job by (due, id) with due >= from; in_order: by id. Dead ones are none.
+///     std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first);
+///     // Locks without waiting and without gaps; then due = now + lease, holder, claim + 1, attempts + 1. The rows as they
+///     // are then, by (due, id) as they were. Never two at once have a row, never one that is not due.
+///     std::vector<JobRow> claim(const JobClaim&);
+///     // Whether each was still that claim's; what is not is left alone. `lazily`: it need not survive a crash.
+///     std::vector<bool> settle(std::span<const JobEnd>, bool lazily);
+///     bool extend(std::string_view id, std::int64_t claim, std::chrono::microseconds lease);  // due = now + lease
+///     std::vector<JobRow> list(const JobFilter&);       // by id
+///     std::vector<JobStats> stats();                    // by name
+///     bool revive(std::string_view id);                 // dead: due now, attempts 0, no error
+///     bool cancel(std::string_view id);                 // deletes it if nobody has it now
+///     bool cancel(std::string_view name, std::string_view key);  // deletes the one that has not begun
+///
+/// Optional: `static B begin_claim()`, the begin options of the blocks that claim and settle (READ COMMITTED, or the write
+/// lock at once); `class Lazily`, made of `Backend&` before such a block begins and destroyed after it.
+template <class Backend>
+class JobStore;
+
+namespace detail {
+
+template <class Store, class Session>
+struct CheckedStore {
+    static_assert(std::constructible_from<Store, Session>,
+                  "txhooks: a JobStore is made of what runs SQL in a block: explicit JobStore(S session)");
+    static_assert(requires {
+        { Store::schema() } -> std::same_as<std::string>;
+    }, "txhooks: a JobStore has static std::string schema()");
+    static_assert(requires(Store& store) {
+        { store.create_table() } -> std::same_as<void>;
+    }, "txhooks: a JobStore has void create_table()");
+    static_assert(requires(Store& store, std::span<const NewJob> jobs, std::string_view holder) {
+        { store.insert(jobs, holder) } -> std::same_as<void>;
+    }, "txhooks: a JobStore has void insert(std::span<const NewJob> jobs, std::string_view holder)");
+    static_assert(requires(Store& store, std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
+        { store.look(names, first) } -> std::same_as<std::int64_t>;
+    }, "txhooks: a JobStore has std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first)");
+    static_assert(requires(Store& store, const JobClaim& claim) {
+        { store.claim(claim) } -> std::same_as<std::vector<JobRow>>;
+    }, "txhooks: a JobStore has std::vector<JobRow> claim(const JobClaim&)");
+    static_assert(requires(Store& store, std::span<const JobEnd> ends) {
+        { store.settle(ends, true) } -> std::same_as<std::vector<bool>>;
+    }, "txhooks: a JobStore has std::vector<bool> settle(std::span<const JobEnd> ends, bool lazily)");
+    static_assert(requires(Store& store, std::string_view id, std::int64_t claim, std::chrono::microseconds lease) {
+        { store.extend(id, claim, lease) } -> std::same_as<bool>;
+    }, "txhooks: a JobStore has bool extend(std::string_view id, std::int64_t claim, std::chrono::microseconds lease)");
+    static_assert(requires(Store& store, const JobFilter& filter) {
+        { store.list(filter) } -> std::same_as<std::vector<JobRow>>;
+    }, "txhooks: a JobStore has std::vector<JobRow> list(const JobFilter&)");
+    static_assert(requires(Store& store) {
+        { store.stats() } -> std::same_as<std::vector<JobStats>>;
+    }, "txhooks: a JobStore has std::vector<JobStats> stats()");
+    static_assert(requires(Store& store, std::string_view id) {
+        { store.revive(id) } -> std::same_as<bool>;
+        { store.cancel(id) } -> std::same_as<bool>;
+        { store.cancel(id, id) } -> std::same_as<bool>;
+    }, "txhooks: a JobStore has bool revive(std::string_view id), bool cancel(std::string_view id) and bool "
+       "cancel(std::string_view name, std::string_view key)");
+};
+
+}  // namespace detail
+}  // namespace txhooks
