@@ -106,10 +106,8 @@ public:
 
     /// Its DDL. The library never migrates by itself.
     static std::string schema() { return Store::schema(); }
-    /// Makes it where it is missing.
-    void create_table() {
-        jobs_->with_store([](Store& store) { store.create_table(); });
-    }
+    /// Makes it where it is missing. Outside of blocks. Throws: what the driver throws; `UsageError` in a block.
+    void create_table() { jobs_->create_table(); }
 
 private:
     void add_stored(std::string_view name, std::string payload, const JobOptions& options) override {

@@ -19,7 +19,8 @@ struct JobRow {
     std::string id;
     std::string name;
     std::string payload;
-    std::int64_t due = 0;  ///< microseconds since 1970; while a process holds it: the end of the lease; dead: `never_due`
+    std::int64_t due =
+        0;  ///< microseconds since 1970; while a process holds it: the end of the lease; dead: `never_due`
     std::int64_t claim = 0;     ///< rises with every claim and never falls: the fencing token
     std::int64_t attempts = 0;  ///< that have begun since the job was added, or revived
     std::string holder;         ///< host and process id, while a process has it
@@ -53,12 +54,13 @@ struct JobFilter {
 
 /// A job to insert.
 struct NewJob {
-    std::string id;
-    std::string name;
-    std::string payload;
-    std::string key;                     ///< empty: NULL
+    std::string_view id;
+    std::string_view name;
+    std::string_view payload;
+    std::string_view key;                ///< empty: NULL
     std::chrono::microseconds delay{0};  ///< due so long after now
-    std::chrono::microseconds lease{0};  ///< not zero: it is born leased, for so long: claim 1, attempts 1, with a holder
+    std::chrono::microseconds lease{
+        0};  ///< not zero: it is born leased, for so long: claim 1, attempts 1, with a holder
 };
 
 /// The jobs of one name, as `JobStore::look` is asked for them.
@@ -102,12 +104,12 @@ struct JobEnd {
 ///
 /// A specialisation is made for one block, of what runs SQL there: what `HookedConnection::atomic` gives a function that
 /// takes an argument. It has every one of these functions; one that does not fit is refused by the compiler. They throw
-/// what the driver throws. All of them run in a block; times are those of the database's clock when the statement runs.
-/// `testing/store_check.hpp` tries a store.
+/// what the driver throws. But for the two that are static they run in a block; times are those of the database's clock when
+/// the statement runs. `testing/store_check.hpp` tries a store.
 ///
-///     explicit JobStore(S session);
 ///     static std::string schema();             // DDL, each statement IF NOT EXISTS, ended by ';'
-///     void create_table();                     // runs it
+///     static void create_table(Backend&);      // runs it, outside of blocks
+///     explicit JobStore(S session);
 ///     // Inserts, in this order. A key that waits already (name, key, claim = 0): its payload and due are renewed instead.
 ///     void insert(std::span<const NewJob> jobs, std::string_view holder);
 ///     // The clock, and for each name the first job by (due, id) with due >= from; in_order: by id. Dead ones are none.
@@ -131,43 +133,56 @@ class JobStore;
 
 namespace detail {
 
-template <class Store, class Session>
+template <class Store, class Backend, class Session>
 struct CheckedStore {
     static_assert(std::constructible_from<Store, Session>,
                   "txhooks: a JobStore is made of what runs SQL in a block: explicit JobStore(S session)");
-    static_assert(requires {
-        { Store::schema() } -> std::same_as<std::string>;
-    }, "txhooks: a JobStore has static std::string schema()");
-    static_assert(requires(Store& store) {
-        { store.create_table() } -> std::same_as<void>;
-    }, "txhooks: a JobStore has void create_table()");
-    static_assert(requires(Store& store, std::span<const NewJob> jobs, std::string_view holder) {
-        { store.insert(jobs, holder) } -> std::same_as<void>;
-    }, "txhooks: a JobStore has void insert(std::span<const NewJob> jobs, std::string_view holder)");
-    static_assert(requires(Store& store, std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
-        { store.look(names, first) } -> std::same_as<std::int64_t>;
-    }, "txhooks: a JobStore has std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first)");
-    static_assert(requires(Store& store, const JobClaim& claim) {
-        { store.claim(claim) } -> std::same_as<std::vector<JobRow>>;
-    }, "txhooks: a JobStore has std::vector<JobRow> claim(const JobClaim&)");
-    static_assert(requires(Store& store, std::span<const JobEnd> ends) {
-        { store.settle(ends, true) } -> std::same_as<std::vector<bool>>;
-    }, "txhooks: a JobStore has std::vector<bool> settle(std::span<const JobEnd> ends, bool lazily)");
-    static_assert(requires(Store& store, std::string_view id, std::int64_t claim, std::chrono::microseconds lease) {
-        { store.extend(id, claim, lease) } -> std::same_as<bool>;
-    }, "txhooks: a JobStore has bool extend(std::string_view id, std::int64_t claim, std::chrono::microseconds lease)");
-    static_assert(requires(Store& store, const JobFilter& filter) {
-        { store.list(filter) } -> std::same_as<std::vector<JobRow>>;
-    }, "txhooks: a JobStore has std::vector<JobRow> list(const JobFilter&)");
-    static_assert(requires(Store& store) {
-        { store.stats() } -> std::same_as<std::vector<JobStats>>;
-    }, "txhooks: a JobStore has std::vector<JobStats> stats()");
-    static_assert(requires(Store& store, std::string_view id) {
-        { store.revive(id) } -> std::same_as<bool>;
-        { store.cancel(id) } -> std::same_as<bool>;
-        { store.cancel(id, id) } -> std::same_as<bool>;
-    }, "txhooks: a JobStore has bool revive(std::string_view id), bool cancel(std::string_view id) and bool "
-       "cancel(std::string_view name, std::string_view key)");
+    static_assert(
+        requires {
+            { Store::schema() } -> std::same_as<std::string>;
+        }, "txhooks: a JobStore has static std::string schema()");
+    static_assert(
+        requires(Backend backend) {
+            { Store::create_table(backend) } -> std::same_as<void>;
+        }, "txhooks: a JobStore has static void create_table(Backend&)");
+    static_assert(
+        requires(Store& store, std::span<const NewJob> jobs, std::string_view holder) {
+            { store.insert(jobs, holder) } -> std::same_as<void>;
+        }, "txhooks: a JobStore has void insert(std::span<const NewJob> jobs, std::string_view holder)");
+    static_assert(
+        requires(Store& store, std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
+            { store.look(names, first) } -> std::same_as<std::int64_t>;
+        }, "txhooks: a JobStore has std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first)");
+    static_assert(
+        requires(Store& store, const JobClaim& claim) {
+            { store.claim(claim) } -> std::same_as<std::vector<JobRow>>;
+        }, "txhooks: a JobStore has std::vector<JobRow> claim(const JobClaim&)");
+    static_assert(
+        requires(Store& store, std::span<const JobEnd> ends) {
+            { store.settle(ends, true) } -> std::same_as<std::vector<bool>>;
+        }, "txhooks: a JobStore has std::vector<bool> settle(std::span<const JobEnd> ends, bool lazily)");
+    static_assert(
+        requires(Store& store, std::string_view id, std::int64_t claim, std::chrono::microseconds lease) {
+            { store.extend(id, claim, lease) } -> std::same_as<bool>;
+        },
+        "txhooks: a JobStore has bool extend(std::string_view id, std::int64_t claim, std::chrono::microseconds "
+        "lease)");
+    static_assert(
+        requires(Store& store, const JobFilter& filter) {
+            { store.list(filter) } -> std::same_as<std::vector<JobRow>>;
+        }, "txhooks: a JobStore has std::vector<JobRow> list(const JobFilter&)");
+    static_assert(
+        requires(Store& store) {
+            { store.stats() } -> std::same_as<std::vector<JobStats>>;
+        }, "txhooks: a JobStore has std::vector<JobStats> stats()");
+    static_assert(
+        requires(Store& store, std::string_view id) {
+            { store.revive(id) } -> std::same_as<bool>;
+            { store.cancel(id) } -> std::same_as<bool>;
+            { store.cancel(id, id) } -> std::same_as<bool>;
+        },
+        "txhooks: a JobStore has bool revive(std::string_view id), bool cancel(std::string_view id) and bool "
+        "cancel(std::string_view name, std::string_view key)");
 };
 
 }  // namespace detail

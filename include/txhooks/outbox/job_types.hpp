@@ -142,7 +142,8 @@ public:
                       "Job&, JobRun&)");
         if constexpr (with_db) {
             refuse_result<std::invoke_result_t<F, Db&, const Job&, JobRun&>>();
-            add<Job>(handler, std::move(options), false, [](F f, Db& db, const Job& job, JobRun& run) { f(db, job, run); });
+            add<Job>(handler, std::move(options), false,
+                     [](F f, Db& db, const Job& job, JobRun& run) { f(db, job, run); });
         } else if constexpr (with_run) {
             refuse_result<std::invoke_result_t<F, const Job&, JobRun&>>();
             add<Job>(handler, std::move(options), false, [](F f, Db&, const Job& job, JobRun& run) { f(job, run); });
@@ -159,12 +160,14 @@ public:
         using F = const std::decay_t<Handler>&;
         constexpr bool plain = std::is_invocable_v<F, Db&, const Job&>;
         constexpr bool with_run = std::is_invocable_v<F, Db&, const Job&, JobRun&>;
-        static_assert(plain || with_run,
-                      "txhooks: a handler in_transaction is called, as const, with (Db&, const Job&) or (Db&, const Job&, "
-                      "JobRun&)");
+        static_assert(
+            plain || with_run,
+            "txhooks: a handler in_transaction is called, as const, with (Db&, const Job&) or (Db&, const Job&, "
+            "JobRun&)");
         if constexpr (with_run) {
             refuse_result<std::invoke_result_t<F, Db&, const Job&, JobRun&>>();
-            add<Job>(handler, std::move(options), true, [](F f, Db& db, const Job& job, JobRun& run) { f(db, job, run); });
+            add<Job>(handler, std::move(options), true,
+                     [](F f, Db& db, const Job& job, JobRun& run) { f(db, job, run); });
         } else if constexpr (plain) {
             refuse_result<std::invoke_result_t<F, Db&, const Job&>>();
             add<Job>(handler, std::move(options), true, [](F f, Db& db, const Job& job, JobRun&) { f(db, job); });
@@ -232,9 +235,10 @@ private:
     template <class Result>
     static constexpr void refuse_result() {
         using Value = std::remove_cvref_t<Result>;
-        static_assert(!detail::CanFail<Value> && !detail::Asynchronous<Value>,
-                      "txhooks: a handler returns a coroutine, a future, or a result that can mean failure, and nobody would "
-                      "look at it; throw, or call JobRun::give_up or again_in, and return nothing");
+        static_assert(
+            !detail::CanFail<Value> && !detail::Asynchronous<Value>,
+            "txhooks: a handler returns a coroutine, a future, or a result that can mean failure, and nobody would "
+            "look at it; throw, or call JobRun::give_up or again_in, and return nothing");
     }
 
     template <class Job, class Handler, class Call>
@@ -281,7 +285,8 @@ private:
         if (options.first_delay < microseconds{0} || options.longest_delay < options.first_delay ||
             options.longest_delay > longest)
             throw UsageError{
-                "txhooks: HandlerOptions::first_delay is not negative, and longest_delay not shorter, and at most ten years"};
+                "txhooks: HandlerOptions::first_delay is not negative, and longest_delay not shorter, and at most ten "
+                "years"};
     }
     static constexpr std::chrono::microseconds longest = std::chrono::hours{24 * 3650};
 

@@ -21,7 +21,8 @@ namespace txhooks::detail {
 inline std::uint64_t next_job_number() noexcept {
     static std::atomic<std::uint64_t> last{0};
     const auto since = std::chrono::system_clock::now().time_since_epoch();
-    const auto clock = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) << 12;
+    const auto clock = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count())
+                       << 12;
     std::uint64_t before = last.load(std::memory_order_relaxed);
     std::uint64_t next = 0;
     do next = before < clock ? clock : before + 1;
@@ -52,8 +53,7 @@ inline std::string job_holder() {
     const int process = static_cast<int>(getpid());
 #endif
     std::string holder;
-    for (const char c : std::string_view{host})
-        holder += (c > ' ' && c < '\x7f' && c != '\'' && c != '\\') ? c : '_';
+    for (const char c : std::string_view{host}) holder += (c > ' ' && c < '\x7f' && c != '\'' && c != '\\') ? c : '_';
     return holder + ':' + std::to_string(process);
 }
 

@@ -69,9 +69,11 @@ public:
 
     // ---- Jobs are claimed and run
 
-    // Returns how many were run.
-    std::size_t run_due() {
-        refuse_in_block("txhooks: run_due() in an atomic block; end that first: jobs are claimed in blocks of their own");
+    // Returns how many were run. `until_stopped`: what is not begun when stop() is called is given back.
+    std::size_t run_due(bool until_stopped = false) {
+        refuse_in_block(
+            "txhooks: run_due() in an atomic block; end that first: jobs are claimed in blocks of their own");
+        const std::shared_ptr<Jobs> alive = this->shared_from_this();  // a handler may destroy the Outbox
         types_.seal();
         const Clock::time_point since = Clock::now();
         std::vector<JobRow> jobs = claim();
@@ -81,7 +83,7 @@ public:
         for (const JobRow& job : jobs) {
             const Handler* const handler = types_.find(job.name);
             if (handler == nullptr) continue;  // it would be a store that returns what it was not asked for
-            if (closed_ || stopped_.load(std::memory_order_relaxed)) {
+            if (closed_ || (until_stopped && stopped_.load(std::memory_order_relaxed))) {
                 ended.push_back(given_back(job));
                 continue;
             }
@@ -98,13 +100,15 @@ public:
 
     void work(Micros poll) {
         refuse_in_block("txhooks: work() in an atomic block; end that first");
+        if (poll <= Micros{0}) throw UsageError{"txhooks: work() looks again after more than no time"};
+        const std::shared_ptr<Jobs> alive = this->shared_from_this();
         const Working working{*this};
         std::minstd_rand jitter{std::random_device{}()};
-        while (!stopped_.load(std::memory_order_relaxed)) {
+        while (!closed_ && !stopped_.load(std::memory_order_relaxed)) {
             next_due_ = poll;
             bool wait = false;
             try {
-                wait = run_due() == 0;
+                wait = run_due(true) == 0;
             } catch (...) {
                 if (!is_transient(std::current_exception())) throw;
                 wait = true;
@@ -123,6 +127,11 @@ public:
     void wake() noexcept override { woken_.release(); }
 
     // ---- Looking at the table
+
+    void create_table() {
+        refuse_in_block("txhooks: create_table() in an atomic block; on some engines DDL would commit it");
+        Store::create_table(db_.backend());
+    }
 
     // Does `act(store)` in a block.
     template <class Act>
@@ -143,7 +152,15 @@ private:
     struct Group;
 
     struct Added {
-        Added(std::shared_ptr<Jobs> in, NewJob&& what) : jobs{std::move(in)}, job{std::move(what)} {
+        Added(std::shared_ptr<Jobs> in, std::string_view name_, std::string&& payload_, const JobOptions& options)
+            : jobs{std::move(in)},
+              id{make_job_id()},
+              name{name_},
+              payload{std::move(payload_)},
+              key{options.key},
+              delay{options.delay},
+              handler{jobs->types_.find(name)},
+              place{jobs->waiting_.size()} {
             jobs->waiting_.push_back(this);
         }
         Added(const Added&) = delete;
@@ -151,9 +168,14 @@ private:
         ~Added() { jobs->gone(*this); }
 
         std::shared_ptr<Jobs> jobs;
-        NewJob job;
-        const Handler* handler = nullptr;
-        std::shared_ptr<Group> group;  // null: not written, or not to be run here
+        std::string id;
+        std::string name;
+        std::string payload;
+        std::string key;
+        Micros delay;
+        const Handler* handler;
+        std::size_t place;                       // among those that wait, or in its group
+        std::shared_ptr<Group> group = nullptr;  // null: not written, or not to be run here
         bool begun = false;
     };
 
@@ -166,16 +188,18 @@ private:
         Micros duration{0};
         std::string error;
         bool ran = false;
-        bool settled = false;      // nothing is left to do
+        bool settled = false;  // nothing is left to do
         JobEnd::To to = JobEnd::To::done;
         Micros delay{0};
         std::int64_t attempts = 0;
     };
 
     struct Group {
-        Clock::time_point since;
-        Clock::time_point settled;
-        std::vector<Added*> jobs;
+        const void* transaction;
+        Clock::time_point since;    // when the leases began
+        Clock::time_point settled;  // when something was settled last
+        Micros shortest_lease = Micros::max();
+        std::vector<Added*> jobs;  // null: gone
         std::vector<Ended> ended;
         bool undone = false;  // not committed, as far as is known
     };
@@ -212,27 +236,25 @@ private:
             throw UsageError{"txhooks: the key of a job has no zero byte"};
         if (payload.size() > 1024 * 1024)
             throw UsageError{
-                "txhooks: the payload of a job has at most 1 MB; store what is larger elsewhere, and its place in the job"};
+                "txhooks: the payload of a job has at most 1 MB; store what is larger elsewhere, and its place in the "
+                "job"};
         if (options.delay < Micros{0} || options.delay > std::chrono::hours{24 * 3650})
             throw UsageError{"txhooks: the delay of a job is not negative, and at most ten years"};
     }
 
     void add_to_block(std::string_view name, std::string&& payload, const JobOptions& options) {
         blocks(db_).ask_last_before_commit();
-        auto added = std::make_unique<Added>(
-            this->shared_from_this(),
-            NewJob{make_job_id(), std::string{name}, std::move(payload), std::string{options.key}, options.delay, {}});
-        added->handler = types_.find(name);
-        db_.on_commit(RunAdded{std::move(added)});
+        db_.on_commit(RunAdded{std::make_unique<Added>(this->shared_from_this(), name, std::move(payload), options)});
     }
 
     // A job is discarded, or has run.
     void gone(Added& added) noexcept {
         if (added.group == nullptr) {
-            std::erase(waiting_, &added);
+            if (added.place < waiting_.size() && waiting_[added.place] == &added) waiting_[added.place] = nullptr;
+            while (!waiting_.empty() && waiting_.back() == nullptr) waiting_.pop_back();
             return;
         }
-        std::erase(added.group->jobs, &added);
+        added.group->jobs[added.place] = nullptr;
         if (added.begun || added.group->undone) return;
         attempt([&] { added.group->ended.push_back(given_back(row(added))); });  // else its lease runs out
     }
@@ -240,80 +262,93 @@ private:
     // ---- Before COMMIT
 
     bool last_before_commit() override {
-        if (waiting_.empty()) {
-            const bool again = !written_;
-            written_ = false;
-            if (again) renew();
-            return false;
-        }
+        renew();
+        if (waiting_.empty()) return false;
         if (closed_)
             throw UsageError{
-                "txhooks: the Outbox was destroyed before the block ended in which jobs were added to it; everything is rolled "
+                "txhooks: the Outbox was destroyed before the block ended in which jobs were added to it; everything "
+                "is rolled "
                 "back"};
-        if (!written_) renew();
         write();
-        return written_ = true;
+        return true;
     }
 
-    // COMMIT has left the transaction open, and is tried again.
+    // An earlier try to COMMIT may have left the transaction open, with leases that have begun then.
     void renew() {
-        std::erase_if(open_, [](const std::weak_ptr<Group>& group) { return group.expired(); });
+        const void* const transaction = blocks(db_).transaction();
+        std::erase_if(open_, [&](const std::weak_ptr<Group>& each) {
+            const std::shared_ptr<Group> group = each.lock();
+            return !group || group->undone || group->transaction != transaction;
+        });
         for (const std::weak_ptr<Group>& each : open_) {
             const std::shared_ptr<Group> group = each.lock();
-            if (!group || group->undone) continue;
-            group->since = Clock::now();
-            for (const Added* const added : group->jobs)
-                with_store_here([&](Store& store) { store.extend(added->job.id, 1, added->handler->options.lease); });
+            const Clock::time_point now = Clock::now();
+            if (!group || now - group->since < group->shortest_lease / 10) continue;
+            with_store_here([&](Store& store) {
+                for (const Added* const added : group->jobs)
+                    if (added != nullptr) store.extend(added->id, 1, added->handler->options.lease);
+            });
+            group->since = now;
         }
     }
 
     void write() {
         const bool handed_over = blocks(db_).hands_hooks_over();
-        std::vector<Added*> jobs = without_repetitions();
+        const std::vector<Added*> jobs = without_repetitions();
         auto group = std::make_shared<Group>();
+        group->transaction = blocks(db_).transaction();
         group->jobs.reserve(jobs.size());
-        group->ended.reserve(jobs.size());
-        for (Added* const added : jobs) {
-            NewJob& job = added->job;
-            const bool here =
-                added->handler != nullptr && added->handler->here() && !handed_over && job.key.empty() && job.delay == Micros{0};
-            if (here) group->jobs.push_back(added);
-            job.lease = here ? added->handler->options.lease : Micros{0};
-        }
         group->since = group->settled = Clock::now();
+        std::vector<NewJob> rows;
+        rows.reserve(jobs.size());
+        for (Added* const added : jobs) {
+            NewJob& row = rows.emplace_back(NewJob{added->id, added->name, added->payload, added->key, added->delay});
+            const bool here = added->handler != nullptr && added->handler->here() && !handed_over &&
+                              added->key.empty() && added->delay == Micros{0};
+            if (!here) continue;
+            row.lease = added->handler->options.lease;
+            group->shortest_lease = std::min(group->shortest_lease, row.lease);
+            group->jobs.push_back(added);
+        }
         open_.push_back(group);
-        const std::shared_ptr<Jobs> self = this->shared_from_this();
+        insert(rows);
+        if (!group->jobs.empty()) db_.unless_committed([group]() noexcept { group->undone = true; });
+        db_.on_commit(Settle{this->shared_from_this(), group});
+        waiting_.clear();
+        for (std::size_t place = 0; place != group->jobs.size(); ++place) {
+            group->jobs[place]->place = place;
+            group->jobs[place]->group = group;
+        }
+    }
+
+    void insert(std::span<const NewJob> rows) {
         const std::string holder = job_holder();
         with_store_here([&](Store& store) {
-            std::vector<NewJob> batch;
-            std::size_t bytes = 0;
-            for (const Added* const added : jobs) {
-                if (batch.size() == batch_jobs || (bytes + added->job.payload.size() > batch_bytes && !batch.empty())) {
-                    store.insert(batch, holder);
-                    batch.clear();
-                    bytes = 0;
+            while (!rows.empty()) {
+                std::size_t count = 0;
+                for (std::size_t bytes = 0; count != rows.size() && count != batch_jobs; ++count) {
+                    bytes += rows[count].payload.size();
+                    if (bytes > batch_bytes && count != 0) break;
                 }
-                batch.push_back(added->job);
-                bytes += added->job.payload.size();
+                store.insert(rows.first(count), holder);
+                rows = rows.subspan(count);
             }
-            store.insert(batch, holder);
         });
-        if (!group->jobs.empty()) db_.unless_committed([group]() noexcept { group->undone = true; });
-        db_.on_commit(Settle{self, group});
-        for (Added* const added : group->jobs) added->group = group;
-        waiting_.clear();
     }
 
     // By name and key, so that two programs lock keys in the same order. Of those with the same key the last one counts.
     std::vector<Added*> without_repetitions() {
-        std::vector<Added*> jobs = waiting_;
+        std::vector<Added*> jobs;
+        for (Added* const added : waiting_)
+            if (added != nullptr) jobs.push_back(added);
         const auto before = [](const Added* a, const Added* b) {
-            return a->job.name != b->job.name ? a->job.name < b->job.name : a->job.key < b->job.key;
+            return a->name != b->name ? a->name < b->name : a->key < b->key;
         };
         std::stable_sort(jobs.begin(), jobs.end(), before);
         std::vector<Added*> unique;
         for (Added* const added : jobs) {
-            if (!unique.empty() && !added->job.key.empty() && !before(unique.back(), added))
+            const bool again = !unique.empty() && !added->key.empty() && !before(unique.back(), added);
+            if (again)
                 unique.back() = added;
             else
                 unique.push_back(added);
@@ -325,20 +360,24 @@ private:
 
     void run_added(Added& added) {
         if (added.group == nullptr) return;  // not to be run here
-        Group& group = *added.group;
-        const std::shared_ptr<Group> alive = added.group;
+        const std::shared_ptr<Group> group = added.group;
         added.begun = true;
-        const JobRow job = row(added);
-        group.ended.push_back(closed_ ? given_back(job)
-                                      : run(*added.handler, job, group.since + added.handler->options.lease));
-        if (Clock::now() - group.settled >= settle_every) settle_or_report(group);
+        const Failure failure = attempt([&] {
+            const JobRow job = row(added);
+            group->ended.push_back(closed_ ? given_back(job)
+                                           : run(*added.handler, job, group->since + added.handler->options.lease));
+        });
+        if (failure)
+            blocks(db_).report("txhooks: a job could not be run after its commit; it is when its lease is over",
+                               failure);
+        if (Clock::now() - group->settled >= settle_every) settle_or_report(*group);
     }
 
-    static JobRow row(const Added& added) {
+    static JobRow row(Added& added) {
         JobRow row;
-        row.id = added.job.id;
-        row.name = added.job.name;
-        row.payload = added.job.payload;
+        row.id = added.id;
+        row.name = added.name;
+        row.payload = std::move(added.payload);
         row.claim = row.attempts = 1;
         return row;
     }
@@ -355,7 +394,8 @@ private:
         group.settled = Clock::now();
         if (failure)
             blocks(db_).report(
-                "txhooks: jobs have run after their commit, but that could not be noted; they run again when their lease is over",
+                "txhooks: jobs have run after their commit, but that could not be noted; they run again when their "
+                "lease is over",
                 failure);
     }
 
@@ -548,7 +588,9 @@ private:
                 try {
                     const Lazily lazily{db_.backend()};
                     mine = in_block(claiming(), [&](Store& store) { return store.settle(ends, true); });
-                    break;
+                    if (mine.size() == ends.size()) break;
+                    throw UsageError{
+                        "txhooks: the JobStore of this connection did not answer for each job that it settled"};
                 } catch (...) {
                     if (attempts == 3 || !is_transient(std::current_exception())) throw;
                 }
@@ -564,7 +606,8 @@ private:
                 job.id = each.id;
                 job.name = each.name;
                 job.attempts = each.attempt;
-                report(job, "has outlived its lease: it is somebody else's, and what became of this run does not count", none);
+                report(job, "has outlived its lease: it is somebody else's, and what became of this run does not count",
+                       none);
             }
             types_.tell({each.name, each.id, each.attempt, each.step, each.duration, each.error});
         }
@@ -577,7 +620,8 @@ private:
 
     bool is_transient(const std::exception_ptr& error) noexcept {
         if (!error) return false;
-        if constexpr (requires { db_.adapter().transient(error); }) return db_.adapter().transient(error) && db_.usable();
+        if constexpr (requires { db_.adapter().transient(error); })
+            return db_.adapter().transient(error) && db_.usable();
         return false;
     }
 
@@ -601,7 +645,8 @@ private:
                 wanted.lapsed = lapsed;
                 wanted.in_order = handler.in_order();
                 std::vector<JobRow> claimed = store.claim(wanted);
-                jobs.insert(jobs.end(), std::make_move_iterator(claimed.begin()), std::make_move_iterator(claimed.end()));
+                jobs.insert(jobs.end(), std::make_move_iterator(claimed.begin()),
+                            std::make_move_iterator(claimed.end()));
             };
             if (due.front().lapsed) claim_from(due.front(), true);
             if (!jobs.empty()) return;  // alone: it may end this process too
@@ -636,7 +681,8 @@ private:
                 due.push_back(each);
             else
                 next = std::min(next, each.due);
-            const auto mark = std::find_if(marks_.begin(), marks_.end(), [&](const Mark& m) { return m.name == each.name; });
+            const auto mark =
+                std::find_if(marks_.begin(), marks_.end(), [&](const Mark& m) { return m.name == each.name; });
             if (mark != marks_.end())
                 mark->due = each.due;
             else
@@ -668,8 +714,7 @@ private:
     template <class Act>
     auto in_block(const Options& options, const Act& act) {
         return db_.atomic(options, [&](auto&& session) {
-            using Session = decltype(session);
-            static_assert(sizeof(CheckedStore<Store, Session>) != 0);
+            static_assert(sizeof(CheckedStore<Store, decltype(db_.backend()), decltype(session)>) != 0);
             Store store{session};
             return act(store);
         });
@@ -725,9 +770,8 @@ private:
     Db& db_;
     JobTypes<Db>& types_;
     Blocks::Watch watch_{blocks(db_)};
-    std::vector<Added*> waiting_;              // for the COMMIT of the open transaction
+    std::vector<Added*> waiting_;             // for the COMMIT of the open transaction; null: gone
     std::vector<std::weak_ptr<Group>> open_;  // written, and perhaps not committed yet
-    bool written_ = false;                     // in this pass
     bool closed_ = false;
     std::vector<Mark> marks_;
     Clock::time_point looked_{};

@@ -95,37 +95,41 @@ public:
                "    holder TEXT,\n"
                "    job_key TEXT,\n"
                "    error TEXT,\n"
-               "    created INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)));\n"
+               "    created INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS "
+               "INTEGER)));\n"
                "CREATE INDEX IF NOT EXISTS txhooks_job_due ON txhooks_job (name, due);\n"
                "CREATE UNIQUE INDEX IF NOT EXISTS txhooks_job_key ON txhooks_job (name, job_key)\n"
                "    WHERE claim = 0 AND job_key IS NOT NULL;\n";
     }
 
-    void create_table() {
-        if (sqlite3_exec(db_, schema().c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
-            std::rethrow_exception(Driver::error(db_, sqlite3_extended_errcode(db_), Outcome::rolled_back));
+    static void create_table(typename Driver::Handle backend) {
+        sqlite3* const db = Driver::handle(backend);
+        if (sqlite3_exec(db, schema().c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
+            std::rethrow_exception(Driver::error(db, sqlite3_extended_errcode(db), Outcome::rolled_back));
     }
 
     void insert(std::span<const NewJob> jobs, std::string_view holder) {
-        Statement statement{db_,
-                            "INSERT INTO txhooks_job (id, name, payload, due, claim, attempts, holder, job_key, created) "
-                            "VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8) ON CONFLICT (name, job_key) WHERE claim = 0 AND "
-                            "job_key IS NOT NULL DO UPDATE SET payload = excluded.payload, due = excluded.due"};
+        Statement statement{
+            db_,
+            "INSERT INTO txhooks_job (id, name, payload, due, claim, attempts, holder, job_key, created) "
+            "VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8) ON CONFLICT (name, job_key) WHERE claim = 0 AND "
+            "job_key IS NOT NULL DO UPDATE SET payload = excluded.payload, due = excluded.due"};
         for (const NewJob& job : jobs) {
             const bool leased = job.lease != Micros{0};
             const std::int64_t now = clock();
-            statement.run(std::string_view{job.id}, std::string_view{job.name}, std::span<const char>{job.payload},
+            statement.run(job.id, job.name, std::span<const char>{job.payload},
                           now + (leased ? job.lease : job.delay).count(), std::int64_t{leased},
-                          leased ? holder : std::string_view{}, std::string_view{job.key}, now);
+                          leased ? holder : std::string_view{}, job.key, now);
         }
     }
 
     std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
         for (const JobsNamed& name : names) {
-            Statement statement{db_, name.in_order ? "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
-                                                     ">= ?2 AND due < ?3 ORDER BY id LIMIT 1"
-                                                   : "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
-                                                     ">= ?2 AND due < ?3 ORDER BY due, id LIMIT 1"};
+            Statement statement{db_, name.in_order
+                                         ? "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
+                                           ">= ?2 AND due < ?3 ORDER BY id LIMIT 1"
+                                         : "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
+                                           ">= ?2 AND due < ?3 ORDER BY due, id LIMIT 1"};
             if (statement.run(name.name, name.from, JobRow::never_due))
                 first.push_back({name.name, statement.number(0), statement.number(1) != 0});
         }
@@ -139,12 +143,15 @@ public:
             jobs = rows("WHERE name = ?1 AND due < ?2 ORDER BY id LIMIT 1", wanted.name, JobRow::never_due);
             if (!jobs.empty() && (jobs[0].due > now || jobs[0].holder.empty() == wanted.lapsed)) return {};
         } else {
-            jobs = rows(wanted.lapsed ? "WHERE name = ?1 AND due >= ?2 AND due <= ?3 AND holder IS NOT NULL ORDER BY due, id LIMIT ?4"
-                                      : "WHERE name = ?1 AND due >= ?2 AND due <= ?3 AND holder IS NULL ORDER BY due, id LIMIT ?4",
-                        wanted.name, wanted.from, now, static_cast<std::int64_t>(wanted.limit));
+            jobs = rows(
+                wanted.lapsed
+                    ? "WHERE name = ?1 AND due >= ?2 AND due <= ?3 AND holder IS NOT NULL ORDER BY due, id LIMIT ?4"
+                    : "WHERE name = ?1 AND due >= ?2 AND due <= ?3 AND holder IS NULL ORDER BY due, id LIMIT ?4",
+                wanted.name, wanted.from, now, static_cast<std::int64_t>(wanted.limit));
         }
-        Statement take{db_,
-                       "UPDATE txhooks_job SET due = ?1, holder = ?2, claim = claim + 1, attempts = attempts + 1 WHERE id = ?3"};
+        Statement take{
+            db_,
+            "UPDATE txhooks_job SET due = ?1, holder = ?2, claim = claim + 1, attempts = attempts + 1 WHERE id = ?3"};
         for (JobRow& job : jobs) {
             job.due = now + wanted.lease.count();
             job.holder = wanted.holder;
@@ -158,14 +165,15 @@ public:
     std::vector<bool> settle(std::span<const JobEnd> ends, bool) {
         std::vector<bool> mine;
         Statement erase{db_, "DELETE FROM txhooks_job WHERE id = ?1 AND claim = ?2"};
-        Statement put{db_,
-                      "UPDATE txhooks_job SET due = ?3, attempts = ?4, error = ?5, holder = NULL WHERE id = ?1 AND claim = ?2"};
+        Statement put{
+            db_,
+            "UPDATE txhooks_job SET due = ?3, attempts = ?4, error = ?5, holder = NULL WHERE id = ?1 AND claim = ?2"};
         for (const JobEnd& end : ends) {
             if (end.to == JobEnd::To::done)
                 erase.run(end.id, end.claim);
             else
-                put.run(end.id, end.claim,
-                        end.to == JobEnd::To::dead ? JobRow::never_due : clock() + end.delay.count(), end.attempts, end.error);
+                put.run(end.id, end.claim, end.to == JobEnd::To::dead ? JobRow::never_due : clock() + end.delay.count(),
+                        end.attempts, end.error);
             mine.push_back(sqlite3_changes(db_) == 1);
         }
         return mine;
@@ -183,9 +191,10 @@ public:
     }
 
     std::vector<JobStats> stats() {
-        Statement statement{db_,
-                            "SELECT name, sum(due <= ?1), sum(due > ?1 AND due < ?2 AND holder IS NULL), sum(due > ?1 AND due < "
-                            "?2 AND holder IS NOT NULL), sum(due = ?2), min(due) FROM txhooks_job GROUP BY name ORDER BY name"};
+        Statement statement{
+            db_,
+            "SELECT name, sum(due <= ?1), sum(due > ?1 AND due < ?2 AND holder IS NULL), sum(due > ?1 AND due < "
+            "?2 AND holder IS NOT NULL), sum(due = ?2), min(due) FROM txhooks_job GROUP BY name ORDER BY name"};
         std::vector<JobStats> all;
         const std::int64_t now = clock();
         for (bool row = statement.run(now, JobRow::never_due); row; row = statement.next()) {
@@ -201,8 +210,8 @@ public:
     }
 
     bool revive(std::string_view id) {
-        return changes("UPDATE txhooks_job SET due = ?2, attempts = 0, error = NULL WHERE id = ?1 AND due = ?3", id, clock(),
-                       JobRow::never_due);
+        return changes("UPDATE txhooks_job SET due = ?2, attempts = 0, error = NULL WHERE id = ?1 AND due = ?3", id,
+                       clock(), JobRow::never_due);
     }
     bool cancel(std::string_view id) {
         return changes("DELETE FROM txhooks_job WHERE id = ?1 AND (holder IS NULL OR due <= ?2)", id, clock());
@@ -255,12 +264,15 @@ private:
     template <class... Values>
     std::vector<JobRow> rows(const char* where, const Values&... values) {
         const std::string sql =
-            std::string{"SELECT id, name, payload, due, claim, attempts, holder, job_key, error, created FROM txhooks_job "} + where;
+            std::string{
+                "SELECT id, name, payload, due, claim, attempts, holder, job_key, error, created FROM txhooks_job "} +
+            where;
         Statement statement{db_, sql.c_str()};
         std::vector<JobRow> all;
         for (bool row = statement.run(values...); row; row = statement.next())
-            all.push_back({statement.text(0), statement.text(1), statement.text(2), statement.number(3), statement.number(4),
-                           statement.number(5), statement.text(6), statement.text(7), statement.text(8), statement.number(9)});
+            all.push_back({statement.text(0), statement.text(1), statement.text(2), statement.number(3),
+                           statement.number(4), statement.number(5), statement.text(6), statement.text(7),
+                           statement.text(8), statement.number(9)});
         return all;
     }
 
