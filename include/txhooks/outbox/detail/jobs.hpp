@@ -344,7 +344,9 @@ private:
         const auto before = [](const Added* a, const Added* b) {
             return a->name != b->name ? a->name < b->name : a->key < b->key;
         };
-        std::stable_sort(jobs.begin(), jobs.end(), before);
+        std::sort(jobs.begin(), jobs.end(), [&](const Added* a, const Added* b) {
+            return before(a, b) || (!before(b, a) && a->place < b->place);
+        });
         std::vector<Added*> unique;
         for (Added* const added : jobs) {
             const bool again = !unique.empty() && !added->key.empty() && !before(unique.back(), added);
@@ -689,7 +691,7 @@ private:
                 marks_.push_back({std::string{each.name}, each.due});
         }
         if (next != JobRow::never_due) next_due_ = std::min(next_due_, Micros{next - now});
-        std::stable_sort(due.begin(), due.end(), [](const FirstJob& a, const FirstJob& b) { return a.due < b.due; });
+        std::sort(due.begin(), due.end(), [](const FirstJob& a, const FirstJob& b) { return a.due < b.due; });
         return due;
     }
 
