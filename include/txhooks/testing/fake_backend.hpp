@@ -5,6 +5,7 @@
 #include <txhooks/outcome.hpp>
 #include <txhooks/testing/faults.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <map>
@@ -43,9 +44,15 @@ public:
     // ---- Rows
 
     /// Writes a row: in the open transaction, or at once outside one. Throws `ConnectionLostError`, `FakeError`.
-    void put(const std::string& key, const std::string& value = "") { write("INSERT " + key, key, value); }
+    void put(const std::string& key, const std::string& value = "") {
+        begin_write("INSERT " + key);
+        change(key, value);
+    }
     /// Deletes a row, if it is there. Throws as `put`.
-    void erase(const std::string& key) { write("DELETE " + key, key, std::nullopt); }
+    void erase(const std::string& key) {
+        begin_write("DELETE " + key);
+        change(key, std::nullopt);
+    }
 
     /// A row as this connection sees it.
     std::optional<std::string> get(const std::string& key) const {
@@ -58,6 +65,32 @@ public:
         for (const Change& change : changes_)
             if (change.key == key) return change.before;
         return get(key);
+    }
+
+    /// The rows whose keys begin with `prefix`, by key, as this connection sees them. Throws as `put`.
+    std::vector<std::pair<std::string, std::string>> rows(std::string_view prefix = {}) const {
+        need_sound_connection();
+        std::vector<std::pair<std::string, std::string>> found;
+        for (auto row = rows_.lower_bound(std::string{prefix}); row != rows_.end(); ++row) {
+            if (!std::string_view{row->first}.starts_with(prefix)) break;
+            found.push_back(*row);
+        }
+        return found;
+    }
+
+    /// Writes rows, and deletes those without a value, as one statement of the log. Throws as `put`.
+    void write(std::string statement, std::vector<std::pair<std::string, std::optional<std::string>>> rows) {
+        begin_write(std::move(statement));
+        for (auto& [key, value] : rows) change(key, std::move(value));
+    }
+
+    // ---- Time
+
+    /// The clock of this database: it stands still, so that a slow machine sees what a fast one does.
+    std::chrono::system_clock::time_point now() const noexcept { return now_; }
+    /// So much later: what is due by then is due now. Transactions do not undo it.
+    void pass_time(std::chrono::microseconds time) noexcept {
+        now_ += std::chrono::duration_cast<std::chrono::system_clock::duration>(time);
     }
 
     // ---- What was asked for
@@ -227,6 +260,10 @@ private:
         need_transaction();
         if (failed_) throw FakeError{"current transaction is aborted"};
     }
+    void need_sound_connection() const {
+        need_connection();
+        if (failed_) throw FakeError{"current transaction is aborted"};
+    }
 
     std::size_t find_savepoint(unsigned n) const {
         for (std::size_t i = savepoints_.size(); i != 0; --i)
@@ -235,9 +272,11 @@ private:
         throw FakeError{"no such savepoint: txhooks_" + std::to_string(n)};
     }
 
-    void write(std::string statement, const std::string& key, std::optional<std::string> value) {
+    void begin_write(std::string statement) {
         log(std::move(statement));
-        if (failed_) throw FakeError{"current transaction is aborted"};
+        need_sound_connection();
+    }
+    void change(const std::string& key, std::optional<std::string> value) {
         if (open_) changes_.push_back({key, get(key)});
         set(key, std::move(value));
     }
@@ -311,6 +350,7 @@ private:
     bool last_ended_ok_ = false;
     bool keep_log_ = true;
     Witness witness_ = Witness::client_side;
+    std::chrono::system_clock::time_point now_ = std::chrono::system_clock::now();
     Id id_ = none;    // of the transaction begun last, by whomever
     Id ours_ = none;  // of the one txhooks began, until it has seen the end
     std::map<std::string, std::string> rows_;
