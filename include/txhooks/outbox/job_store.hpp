@@ -84,8 +84,9 @@ struct JobClaim {
     std::chrono::microseconds lease{0};
     std::size_t limit = 1;
     std::int64_t from = 0;
-    bool lapsed = false;    ///< those with a holder, instead of those without
-    bool in_order = false;  ///< the one with the lowest id of all that are not dead, or none
+    bool lapsed = false;  ///< those with a holder, instead of those without
+    bool in_order =
+        false;  ///< the one with the lowest id of all that are not dead; none while another of the name is held
 };
 
 /// How an attempt ended.
@@ -126,8 +127,9 @@ struct JobEnd {
 ///     bool cancel(std::string_view id);                 // deletes it if nobody has it now
 ///     bool cancel(std::string_view name, std::string_view key);  // deletes the one that has not begun
 ///
-/// Optional: `static B begin_claim()`, the begin options of the blocks that claim and settle (READ COMMITTED, or the write
-/// lock at once); `class Lazily`, made of `Backend&` before such a block begins and destroyed after it.
+/// Optional: `static B begin_claim()` and `static B begin_look()`, the begin options of the blocks that claim and settle, and
+/// of those that only look (READ COMMITTED, whatever the session has; the write lock at once); `class Lazily`, made of
+/// `Backend&` before a block that settles lazily begins, and destroyed after it.
 template <class Backend>
 class JobStore;
 

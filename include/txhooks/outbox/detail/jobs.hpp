@@ -283,7 +283,7 @@ private:
         for (const std::weak_ptr<Group>& each : open_) {
             const std::shared_ptr<Group> group = each.lock();
             const Clock::time_point now = Clock::now();
-            if (!group || now - group->since < group->shortest_lease / 10) continue;
+            if (!group || std::chrono::duration_cast<Micros>(now - group->since) < group->shortest_lease / 10) continue;
             with_store_here([&](Store& store) {
                 for (const Added* const added : group->jobs)
                     if (added != nullptr) store.extend(added->id, 1, added->handler->options.lease);
@@ -443,11 +443,11 @@ private:
         if (superseded) {
             ended.step = JobEvent::Step::superseded;
             ended.settled = true;
-        } else if (handler.in_block && outcome == Outcome::committed) {
+        } else if (handler.in_block && outcome == Outcome::committed && !run.gave_up() && !run.comes_again()) {
             ended.settled = true;  // the row is gone
             if (failure) report(job, "ran, but a hook of it threw", failure);
         } else if (run.gave_up() || (failure && job.attempts >= handler.attempts())) {
-            if (run.gave_up()) text = failure ? run.reason() + " (" + text + ")" : run.reason();
+            if (run.gave_up()) text = readable(failure ? run.reason() + " (" + text + ")" : run.reason());
             Ended dead = bury(handler, job, text, run.was_reading());
             dead.duration = ended.duration;
             dead.ran = true;
@@ -671,7 +671,7 @@ private:
         if (names.empty()) return {};
         std::vector<FirstJob> first;
         std::int64_t now = 0;
-        with_store([&](Store& store) {
+        in_block(looking(), [&](Store& store) {
             first.clear();
             now = store.look(names, first);
         });
@@ -710,6 +710,12 @@ private:
     static Options claiming() {
         Options options;
         if constexpr (requires { options.begin = Store::begin_claim(); }) options.begin = Store::begin_claim();
+        return options;
+    }
+
+    static Options looking() {
+        Options options;
+        if constexpr (requires { options.begin = Store::begin_look(); }) options.begin = Store::begin_look();
         return options;
     }
 
