@@ -138,6 +138,14 @@ std::string every_byte() {
 // A process: a connection with jobs, and what it ran.
 class Program : public Session {
 public:
+    template <class Job>
+    auto note() {
+        return [this](const Job& job, txhooks::JobRun& current) {
+            ran.push_back(job.text);
+            if (act) act(current);
+        };
+    }
+
     explicit Program(const txhooks::HandlerOptions& options = {}) {
         db.set_error_sink([](void* self, const char* what,
                              const std::exception_ptr&) { static_cast<Program*>(self)->told.emplace_back(what); },
@@ -155,14 +163,6 @@ public:
                 note<Invoice>()(job, current);
             },
             options);
-    }
-
-    template <class Job>
-    auto note() {
-        return [this](const Job& job, txhooks::JobRun& current) {
-            ran.push_back(job.text);
-            if (act) act(current);
-        };
     }
 
     txhooks::JobTypes<Db> types;
@@ -734,7 +734,7 @@ TEST_CASE("mariadb outbox: adds, claims and settlements of many connections dead
     std::atomic<int> added = 0, ran = 0, failed = 0;
     std::vector<std::thread> threads;
     const auto worker = [&](const auto& loop) {
-        threads.emplace_back([&, loop] {
+        threads.emplace_back([&, loop = loop]() mutable {
             Program program;
             program.act = [&](txhooks::JobRun& current) {
                 ++ran;

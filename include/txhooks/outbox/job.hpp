@@ -39,6 +39,9 @@ struct JobOptions {
 
 namespace detail {
 
+// No delay and no lease is longer: a time plus that fits into 64 bits.
+inline constexpr std::chrono::microseconds ten_years = std::chrono::hours{24 * 3650};
+
 template <class Job>
 concept NamedJob = requires { std::string_view{Job::job_name}; };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <txhooks/outbox/job.hpp>
+
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -17,7 +19,7 @@ public:
     /// From 1.
     std::int64_t attempt() const noexcept { return attempt_; }
 
-    /// The lease lasts until so long from now. False: the job is somebody else's, because the lease was over: stop.
+    /// The lease lasts until so long from now (at most ten years). False: the job is somebody else's, because the lease was over: stop.
     /// In a block that is open on the connection it is part of that. Throws: what the driver throws.
     virtual bool extend(std::chrono::microseconds lease) = 0;
 
@@ -27,10 +29,11 @@ public:
         reason_ = reason;
         verdict_ = Verdict::dead;
     }
-    /// When the handler has returned, the job waits for so long. No attempt is used up. What a handler `in_transaction`
+    /// When the handler has returned, the job waits for so long (at most ten years). No attempt is used up. What a handler `in_transaction`
     /// wrote is rolled back.
     void again_in(std::chrono::microseconds delay) noexcept {
-        delay_ = delay < std::chrono::microseconds{0} ? std::chrono::microseconds{0} : delay;
+        const std::chrono::microseconds none{0};
+        delay_ = delay < none ? none : delay > detail::ten_years ? detail::ten_years : delay;
         verdict_ = Verdict::again;
     }
 

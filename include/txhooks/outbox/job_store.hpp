@@ -16,16 +16,16 @@ namespace txhooks {
 
 /// A row of `txhooks_job`.
 struct JobRow {
-    std::string id;
-    std::string name;
-    std::string payload;
+    std::string id = {};
+    std::string name = {};
+    std::string payload = {};
     std::int64_t due =
         0;  ///< microseconds since 1970; while a process holds it: the end of the lease; dead: `never_due`
     std::int64_t claim = 0;     ///< rises with every claim and never falls: the fencing token
     std::int64_t attempts = 0;  ///< that have begun since the job was added, or revived
-    std::string holder;         ///< host and process id, while a process has it
-    std::string key;
-    std::string error;         ///< of the last attempt that failed
+    std::string holder = {};    ///< host and process id, while a process has it
+    std::string key = {};
+    std::string error = {};    ///< of the last attempt that failed
     std::int64_t created = 0;  ///< microseconds since 1970
 
     static constexpr std::int64_t never_due = INT64_MAX;
@@ -34,7 +34,7 @@ struct JobRow {
 
 /// How the jobs of one name stand.
 struct JobStats {
-    std::string name;
+    std::string name = {};
     std::size_t due = 0;      ///< may run now; also those whose lease ran out without a word
     std::size_t later = 0;    ///< wait for their time
     std::size_t running = 0;  ///< somebody has them
@@ -54,10 +54,10 @@ struct JobFilter {
 
 /// A job to insert.
 struct NewJob {
-    std::string_view id;
-    std::string_view name;
-    std::string_view payload;
-    std::string_view key;                ///< empty: NULL
+    std::string_view id = {};
+    std::string_view name = {};
+    std::string_view payload = {};
+    std::string_view key = {};           ///< empty: NULL
     std::chrono::microseconds delay{0};  ///< due so long after now
     std::chrono::microseconds lease{
         0};  ///< not zero: it is born leased, for so long: claim 1, attempts 1, with a holder
@@ -65,22 +65,22 @@ struct NewJob {
 
 /// The jobs of one name, as `JobStore::look` is asked for them.
 struct JobsNamed {
-    std::string_view name;
+    std::string_view name = {};
     bool in_order = false;
     std::int64_t from = 0;  ///< look no further back than this `due`
 };
 
 /// The first job of a name.
 struct FirstJob {
-    std::string_view name;
+    std::string_view name = {};
     std::int64_t due = JobRow::never_due;  ///< never: there is none
     bool lapsed = false;                   ///< has a holder: once due, its lease ran out without a word
 };
 
 /// Which jobs to claim.
 struct JobClaim {
-    std::string_view name;
-    std::string_view holder;
+    std::string_view name = {};
+    std::string_view holder = {};
     std::chrono::microseconds lease{0};
     std::size_t limit = 1;
     std::int64_t from = 0;
@@ -93,7 +93,7 @@ struct JobClaim {
 struct JobEnd {
     enum class To : unsigned char { done, wait, dead };
 
-    std::string_view id;
+    std::string_view id = {};
     std::int64_t claim = 0;
     To to = To::done;                    ///< done: the row is deleted
     std::chrono::microseconds delay{0};  ///< wait: due so long after now

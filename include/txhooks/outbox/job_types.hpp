@@ -57,8 +57,8 @@ struct JobEvent {
         given_back,  ///< claimed and not begun; or the handler said `again_in`
     };
 
-    std::string_view name;
-    std::string_view id;
+    std::string_view name = {};
+    std::string_view id = {};
     std::int64_t attempt = 0;
     Step step = Step::succeeded;
     std::chrono::microseconds duration{0};  ///< of the handler
@@ -280,15 +280,14 @@ private:
     static void refuse(const HandlerOptions& options) {
         using std::chrono::microseconds;
         if (options.attempts == 0) throw UsageError{"txhooks: HandlerOptions::attempts is at least 1"};
-        if (options.lease <= microseconds{0} || options.lease > longest)
+        if (options.lease <= microseconds{0} || options.lease > detail::ten_years)
             throw UsageError{"txhooks: HandlerOptions::lease is more than nothing and at most ten years"};
         if (options.first_delay < microseconds{0} || options.longest_delay < options.first_delay ||
-            options.longest_delay > longest)
+            options.longest_delay > detail::ten_years)
             throw UsageError{
                 "txhooks: HandlerOptions::first_delay is not negative, and longest_delay not shorter, and at most ten "
                 "years"};
     }
-    static constexpr std::chrono::microseconds longest = std::chrono::hours{24 * 3650};
 
     detail::JobHandler<Db>* find_type(const void* type) const noexcept {
         for (const auto& each : handlers_)

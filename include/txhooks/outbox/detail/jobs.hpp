@@ -238,7 +238,7 @@ private:
             throw UsageError{
                 "txhooks: the payload of a job has at most 1 MB; store what is larger elsewhere, and its place in the "
                 "job"};
-        if (options.delay < Micros{0} || options.delay > std::chrono::hours{24 * 3650})
+        if (options.delay < Micros{0} || options.delay > ten_years)
             throw UsageError{"txhooks: the delay of a job is not negative, and at most ten years"};
     }
 
@@ -411,8 +411,9 @@ private:
         bool extend(Micros lease) override {
             if (lease <= Micros{0}) throw UsageError{"txhooks: extend() by nothing, or less"};
             if (handler_.in_block) return true;  // nobody else gets at its row
-            return jobs_.in_block(jobs_.db_.in_atomic_block() ? Options{} : claiming(),
-                                  [&](Store& store) { return store.extend(this->id_, claim_, lease); });
+            return jobs_.in_block(jobs_.db_.in_atomic_block() ? Options{} : claiming(), [&](Store& store) {
+                return store.extend(this->id_, claim_, std::min(lease, ten_years));
+            });
         }
 
         bool gave_up() const noexcept { return this->verdict_ == Verdict::dead; }
