@@ -8,7 +8,8 @@
 // macros <string> cannot be included any more, and so neither can what includes it.
 
 // Qt
-#pragma GCC poison slots signals emit foreach forever
+#pragma GCC poison slots signals emit foreach
+#define forever poisoned
 #pragma GCC poison Q_EMIT Q_SLOTS Q_SIGNALS Q_OBJECT Q_FOREACH Q_FOREVER Q_DECLARE_FLAGS
 
 // X11

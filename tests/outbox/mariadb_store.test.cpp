@@ -542,14 +542,14 @@ TEST_CASE("mariadb jobs: in order, an old snapshot is not believed", "[D19]") {
     Session second;
     table.insert({id1, "mail", "", "", 0s, 0s});
     table.insert({id2, "mail", "", "", 0s, 0s});
+    const bool ended = GENERATE(false, true);
     table.db.atomic({.begin = {.isolation = txhooks::mariadb::Isolation::repeatable_read, .consistent_snapshot = true}},
                     [&](MYSQL* session) {
                         CHECK(numbers(second.claim(in_order(some))) == "1");
-                        CHECK(Store{session}.claim(in_order(some)).empty());
-                        CHECK(second.settle({{.id = id1, .claim = 1}}) == Bools{true});
+                        if (ended) CHECK(second.settle({{.id = id1, .claim = 1}}) == Bools{true});
                         CHECK(Store{session}.claim(in_order(some)).empty());
                     });
-    CHECK(numbers(table.claim(in_order(some))) == "2");
+    CHECK(numbers(table.claim(in_order(some))) == (ended ? "2" : ""));
 }
 
 // ---- The table

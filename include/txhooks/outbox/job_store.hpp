@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <txhooks/detail/cxx20.hpp>
+
 #include <chrono>
 #include <concepts>
 #include <cstddef>

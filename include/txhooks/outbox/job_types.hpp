@@ -26,8 +26,17 @@ namespace txhooks {
 struct in_transaction_t {};
 inline constexpr in_transaction_t in_transaction{};
 
-/// `HandlerOptions::attempts`: never dead for having failed too often.
-inline constexpr unsigned forever = ~0u;
+namespace detail {
+
+// `attempts` without an end.
+inline constexpr unsigned no_end = ~0u;
+
+}  // namespace detail
+
+#ifndef forever
+/// `HandlerOptions::attempts`: never dead for having failed too often. Where Qt's macro of that name is defined, `~0u`.
+inline constexpr unsigned forever = detail::no_end;
+#endif
 
 /// How the jobs of one type are run.
 struct HandlerOptions {

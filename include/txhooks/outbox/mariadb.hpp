@@ -96,7 +96,7 @@ public:
                "),\n"
                "    claim BIGINT NOT NULL DEFAULT 0,\n"
                "    attempts BIGINT NOT NULL DEFAULT 0,\n"
-               "    holder VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin,\n"
+               "    holder VARCHAR(191) CHARACTER SET ascii COLLATE ascii_nopad_bin,\n"
                "    job_key VARBINARY(255),\n"
                "    waiting_key VARBINARY(255) AS (IF(claim = 0, job_key, NULL)) PERSISTENT,\n"
                "    error TEXT CHARACTER SET utf8mb4,\n"
@@ -157,17 +157,16 @@ public:
         std::int64_t now = 0;
         std::vector<JobRow> jobs = select(where, &now);
         if (jobs.empty()) return jobs;
-        std::string ids;
+        Rows taken;
         for (JobRow& job : jobs) {
             job.due = now + wanted.lease.count();
             job.holder = wanted.holder;
             ++job.claim;
             ++job.attempts;
-            append(ids, ids.empty() ? "" : ",", hex(job.id));
+            taken.add(hex(job.id), " AS id");
         }
-        change("UPDATE txhooks_job AS j FORCE INDEX (PRIMARY) SET due = ", jobs[0].due,
-               ", holder = ", hex_or_null(wanted.holder), ", claim = claim + 1, attempts = attempts + 1 WHERE id IN (",
-               ids, ")");
+        change("UPDATE ", taken.joined(), " SET due = ", jobs[0].due, ", holder = ", hex_or_null(wanted.holder),
+               ", claim = claim + 1, attempts = attempts + 1");
         return jobs;
     }
 
@@ -176,25 +175,22 @@ public:
             return {change(erase, "id = ", hex(ends[0].id), " AND claim = ", ends[0].claim) == 1};
         const std::unordered_map<std::string, std::int64_t> claims = lock(ends);
         std::vector<bool> mine;
-        std::string done, waiting, due, attempts, error;
+        Rows done, others;
         for (const JobEnd& end : ends) {
-            const std::string id = hex(end.id);
             const auto found = claims.find(std::string{end.id});
             mine.push_back(found != claims.end() && found->second == end.claim);
             if (!mine.back()) continue;
-            std::string& ids = end.to == JobEnd::To::done ? done : waiting;
-            append(ids, ids.empty() ? "" : ",", id);
-            if (end.to == JobEnd::To::done) continue;
-            append(due, " WHEN ", id, " THEN ",
-                   end.to == JobEnd::To::dead ? std::to_string(JobRow::never_due) : in(end.delay));
-            append(attempts, " WHEN ", id, " THEN ", end.attempts);
-            append(error, " WHEN ", id, " THEN ", hex_or_null(end.error));
+            if (end.to == JobEnd::To::done)
+                done.add(hex(end.id), " AS id");
+            else
+                others.add(hex(end.id), " AS id, ",
+                           end.to == JobEnd::To::dead ? std::to_string(JobRow::never_due) : in(end.delay), " AS due, ",
+                           end.attempts, " AS attempts, ", hex_or_null(end.error), " AS error");
         }
-        if (!done.empty()) change(erase, "id IN (", done, ")");
-        if (!waiting.empty())
-            change("UPDATE txhooks_job AS j FORCE INDEX (PRIMARY) SET holder = NULL, due = CASE id", due,
-                   " END, attempts = CASE id", attempts, " END, error = CASE id", error, " END WHERE id IN (", waiting,
-                   ")");
+        if (!done.empty()) change("DELETE j FROM ", done.joined());
+        if (!others.empty())
+            change("UPDATE ", others.joined(),
+                   " SET j.holder = NULL, j.due = l.due, j.attempts = l.attempts, j.error = l.error");
         return mine;
     }
 
@@ -247,7 +243,8 @@ public:
 private:
     // No time zone, and no hour that comes twice.
     static constexpr const char* clock = "TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
-    // What looks at more rows than it takes locks them, and commits of others die of 1213: never left to the optimizer.
+    // A statement that looks at more rows than it takes locks them, and commits of others die of 1213: what it looks at is
+    // never left to the optimizer.
     static constexpr const char* by_due = "FORCE INDEX (txhooks_job_due)";
     static constexpr const char* erase = "DELETE j FROM txhooks_job AS j FORCE INDEX (PRIMARY) WHERE ";
 
@@ -264,6 +261,25 @@ private:
     static void append(std::string& sql, const Parts&... parts) {
         (append_one(sql, parts), ...);
     }
+
+    // Rows by id, with what is told of each. A list in IN would be searched through the whole table where that is small:
+    // who settles then waits for whoever settles.
+    class Rows {
+    public:
+        template <class... Columns>
+        void add(const Columns&... columns) {
+            append(list_, list_.empty() ? "SELECT " : " UNION ALL SELECT ", columns...);
+        }
+        bool empty() const noexcept { return list_.empty(); }
+        std::string joined() const {
+            return "(" + list_ +
+                   ") AS l STRAIGHT_JOIN txhooks_job AS j FORCE INDEX (PRIMARY) ON j.id = CONVERT(l.id USING "
+                   "ascii) COLLATE ascii_nopad_bin";
+        }
+
+    private:
+        std::string list_;
+    };
 
     void send(std::string_view sql) {
         if (mysql_real_query(db_, sql.data(), sql.size()) != 0) mariadb::detail::fail(db_);
@@ -311,13 +327,14 @@ private:
         return true;
     }
 
-    // Locks their rows, in the order of ids: the claim of each that is there.
+    // Locks their rows, in this order: the claim of each that is there.
     std::unordered_map<std::string, std::int64_t> lock(std::span<const JobEnd> ends) {
-        std::string sql = "SELECT id, claim FROM txhooks_job FORCE INDEX (PRIMARY) WHERE id IN (";
-        for (const JobEnd& end : ends) append(sql, &end == ends.data() ? "" : ",", hex(end.id));
-        sql += ") ORDER BY id FOR UPDATE";
         std::unordered_map<std::string, std::int64_t> claims;
-        for (Result rows = query(sql); rows.next();) claims.emplace(rows.text(0), rows.number(1));
+        if (ends.empty()) return claims;
+        Rows rows;
+        for (const JobEnd& end : ends) rows.add(hex(end.id), " AS id");
+        for (Result found = query("SELECT j.id, j.claim FROM " + rows.joined() + " FOR UPDATE"); found.next();)
+            claims.emplace(found.text(0), found.number(1));
         return claims;
     }
 

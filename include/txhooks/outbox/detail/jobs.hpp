@@ -115,7 +115,7 @@ public:
             }
             if (!wait) continue;
             const auto some = poll.count() / 2 + static_cast<std::int64_t>(jitter() % 1024) * (poll.count() / 2) / 1024;
-            woken_.try_acquire_for(std::max(Micros{1000}, std::min(Micros{some}, next_due_)));
+            woken_.try_acquire_for((std::max)(Micros{1000}, (std::min)(Micros{some}, next_due_)));
             while (woken_.try_acquire()) {}
         }
     }
@@ -198,7 +198,7 @@ private:
         const void* transaction;
         Clock::time_point since;    // when the leases began
         Clock::time_point settled;  // when something was settled last
-        Micros shortest_lease = Micros::max();
+        Micros shortest_lease = (Micros::max)();
         std::vector<Added*> jobs;  // null: gone
         std::vector<Ended> ended;
         bool undone = false;  // not committed, as far as is known
@@ -307,7 +307,7 @@ private:
                               added->key.empty() && added->delay == Micros{0};
             if (!here) continue;
             row.lease = added->handler->options.lease;
-            group->shortest_lease = std::min(group->shortest_lease, row.lease);
+            group->shortest_lease = (std::min)(group->shortest_lease, row.lease);
             group->jobs.push_back(added);
         }
         open_.push_back(group);
@@ -412,7 +412,7 @@ private:
             if (lease <= Micros{0}) throw UsageError{"txhooks: extend() by nothing, or less"};
             if (handler_.in_block) return true;  // nobody else gets at its row
             return jobs_.in_block(jobs_.db_.in_atomic_block() ? Options{} : claiming(), [&](Store& store) {
-                return store.extend(this->id_, claim_, std::min(lease, ten_years));
+                return store.extend(this->id_, claim_, (std::min)(lease, ten_years));
             });
         }
 
@@ -503,9 +503,9 @@ private:
         if (ended.settled) return ended;
         // What is counted beyond the attempts of the handler are those of its burial.
         const std::int64_t limit = handler.attempts();
-        const std::int64_t attempts = std::max(job.attempts, limit);
+        const std::int64_t attempts = (std::max)(job.attempts, limit);
         const std::int64_t burials = attempts - limit + 1;
-        if (burials >= (handler.options.attempts == forever ? 20 : limit))
+        if (burials >= (handler.options.attempts == no_end ? 20 : limit))
             ended.error += "; on_dead: " + text_of(failure);
         else
             wait(ended, JobEvent::Step::failed, pause(handler.options, burials), attempts, std::move(ended.error));
@@ -540,7 +540,7 @@ private:
         Micros pause = options.first_delay;
         for (; attempt > 1 && pause < options.longest_delay; --attempt)
             pause = pause > options.longest_delay / 2 ? options.longest_delay : pause * 2;
-        return std::min(pause, options.longest_delay);
+        return (std::min)(pause, options.longest_delay);
     }
 
     static Outcome outcome_of(const Failure& failure) noexcept {
@@ -683,7 +683,7 @@ private:
             if (each.due <= now)
                 due.push_back(each);
             else
-                next = std::min(next, each.due);
+                next = (std::min)(next, each.due);
             const auto mark =
                 std::find_if(marks_.begin(), marks_.end(), [&](const Mark& m) { return m.name == each.name; });
             if (mark != marks_.end())
@@ -691,7 +691,7 @@ private:
             else
                 marks_.push_back({std::string{each.name}, each.due});
         }
-        if (next != JobRow::never_due) next_due_ = std::min(next_due_, Micros{next - now});
+        if (next != JobRow::never_due) next_due_ = (std::min)(next_due_, Micros{next - now});
         std::sort(due.begin(), due.end(), [](const FirstJob& a, const FirstJob& b) { return a.due < b.due; });
         return due;
     }
