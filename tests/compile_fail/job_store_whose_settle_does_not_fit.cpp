@@ -1,0 +1,19 @@
+// error: txhooks: a JobStore has std::vector<bool> settle\(std::span<const JobEnd> ends, bool lazily\)
+// SPDX-License-Identifier: MIT
+#include "job_scene.hpp"
+
+struct Mine : txhooks::testing::FakeBackend {};
+
+template <>
+class txhooks::JobStore<Mine> : public txhooks::JobStore<txhooks::testing::FakeBackend> {
+public:
+    using JobStore<txhooks::testing::FakeBackend>::JobStore;
+#ifndef CONTROL
+    bool settle(const txhooks::JobEnd& end, bool lazily);
+#endif
+};
+
+void work(txhooks::HookedConnection<Mine>& db, txhooks::JobTypes<txhooks::HookedConnection<Mine>>& types) {
+    txhooks::Outbox<txhooks::HookedConnection<Mine>> outbox{db, types};
+    outbox.run_due();
+}
