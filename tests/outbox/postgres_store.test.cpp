@@ -253,30 +253,54 @@ OUTBOX_TEST("a claim passes over what another transaction has, and does not wait
     CHECK(numbers(claim(other.db, {.limit = 4})) == "1,2");
 }
 
-OUTBOX_TEST("a claim asks again what was committed since it began", "[D5][outbox]") {
-    Table<TestType> table;
-    for (int n = 1; n <= 3; ++n) table.insert(n);
-    // The statement's snapshot is older than these changes: it waits for the advisory lock before it looks at rows.
-    const std::string change = GENERATE("UPDATE txhooks_job SET due = 9223372036854775807",
-                                        "UPDATE txhooks_job SET holder = 'x', claim = 7", "DELETE FROM txhooks_job");
-    CAPTURE(change);
+// A statement whose snapshot is older than what others commit: its clock waits until that has happened.
+template <class Scene, class Act, class Meanwhile>
+void with_old_snapshot(Table<Scene>& table, Act act, Meanwhile meanwhile) {
     table.change(
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(41); "
-        "RETURN new; END'; CREATE TRIGGER slow BEFORE UPDATE ON txhooks_job FOR EACH ROW WHEN (new.holder = "
-        "'slow') EXECUTE FUNCTION slow()");
-    typename TestType::Session other{table.scene};
-    const std::string held = support::run(table.scene.others, "SELECT pg_advisory_lock(41)");
-    // Three rows are locked, the update of the first one waits.
-    std::string slow;
-    std::thread claims{[&] { slow = numbers(claim(other.db, {.holder = "slow", .limit = 2})); }};
+        "CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS 'BEGIN PERFORM "
+        "pg_advisory_xact_lock_shared(41); RETURN pg_catalog.clock_timestamp(); END'");
+    typename Scene::Session slow{table.scene};
+    slow.run("SET search_path = " + table.ask("SELECT current_schema()") + ", pg_catalog");
+    table.ask("SELECT pg_advisory_lock(41)");
+    std::thread thread{[&] { act(slow.db); }};
     while (table.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 41 AND NOT granted") != "1")
         std::this_thread::sleep_for(1ms);
-    table.change("SET lock_timeout = '100ms'");
-    CHECK(support::attempt(table.scene.others, change + " WHERE id = '" + id_of(1) + "'") == "55P03");
-    table.change(change + " WHERE id = '" + id_of(3) + "'");
-    support::run(table.scene.others, "SELECT pg_advisory_unlock(41)");
-    claims.join();
-    CHECK(slow == "1,2");
+    meanwhile();
+    table.ask("SELECT pg_advisory_unlock(41)");
+    thread.join();
+}
+
+OUTBOX_TEST("a claim asks again what was committed since it began", "[D5][D19][outbox]") {
+    Table<TestType> table;
+    for (int n = 1; n <= 3; ++n) table.insert(n);
+    const bool in_order = GENERATE(false, true);
+    const std::string change =
+        GENERATE("UPDATE txhooks_job SET due = 9223372036854775807", "UPDATE txhooks_job SET due = 9223372036854775806",
+                 "UPDATE txhooks_job SET holder = 'x', claim = 7", "DELETE FROM txhooks_job");
+    CAPTURE(change, in_order);
+    std::string claimed;
+    with_old_snapshot(
+        table, [&](auto& db) { claimed = numbers(claim(db, {.limit = 2, .in_order = in_order})); },
+        [&] { table.change(change + " WHERE id = '" + id_of(1) + "'"); });
+    CHECK(claimed == (in_order ? "" : "2,3"));
+}
+
+OUTBOX_TEST("a settlement asks again what was committed since it began", "[D5][outbox]") {
+    Table<TestType> table;
+    for (int n = 1; n <= 3; ++n) table.insert(n);
+    CHECK(claim(table.db, {.limit = 3}).size() == 3);
+    const std::string change = GENERATE("UPDATE txhooks_job SET claim = 7", "DELETE FROM txhooks_job");
+    const std::string ids[] = {id_of(1), id_of(2), id_of(3)};
+    const std::vector<JobEnd> ends{{.id = ids[0], .claim = 1},
+                                   {.id = ids[1], .claim = 1, .to = JobEnd::To::wait},
+                                   {.id = ids[2], .claim = 1, .to = JobEnd::To::wait}};
+    std::vector<bool> mine;
+    with_old_snapshot(
+        table, [&](auto& db) { mine = with_store(db, [&](auto& store) { return store.settle(ends, true); }); },
+        [&] { table.change(change + " WHERE id <> '" + ids[2] + "'"); });
+    CHECK(mine == std::vector<bool>{false, false, true});
+    CHECK(table.jobs("right(id::text, 1), claim, holder") ==
+          (change[0] == 'D' ? "3 1" : "1 7 there:2,2 7 there:2,3 1"));
 }
 
 OUTBOX_TEST("claims of many connections never get the same job", "[D5][outbox]") {
@@ -441,11 +465,11 @@ OUTBOX_TEST("in order: the oldest, and while somebody has it nobody gets another
     {
         Atomic tx{table.db};
         CHECK(numbers(claim(table.db, next)) == "2");
-        CHECK(claim(other.db, next).empty());  // not committed yet
+        CHECK(claim(other.db, next).empty());
+        table.change("INSERT INTO txhooks_job (id, name, payload) VALUES ('" + id_of(1) + "', 'mail', 'late')");
+        CHECK(claim(other.db, next).empty());
         tx.commit();
     }
-    CHECK(claim(other.db, next).empty());
-    table.insert(1);  // committed late
     CHECK(claim(other.db, next).empty());
     CHECK(claim(other.db, {.lapsed = true, .in_order = true}).empty());
     CHECK(settle(table.db, {.id = id_of(2), .claim = 1}));
@@ -708,6 +732,7 @@ OUTBOX_TEST("a run that outlived its lease does not count", "[D5][outbox]") {
     program.outbox.create_table();
     typename TestType::Session session{scene};
     Program<typename TestType::Session> other{session};
+    support::Sink told{session.db};
     bool still_mine = true;
     program.act = [&](JobRun& run) {
         support::run(scene.others, "UPDATE txhooks_job SET due = 1");
@@ -720,6 +745,7 @@ OUTBOX_TEST("a run that outlived its lease does not count", "[D5][outbox]") {
     CHECK(other.ran == Strings{"mail 1"});
     CHECK(support::run(scene.others, "SELECT claim || ' ' || attempts || ' ' || error FROM txhooks_job") == "2 2 oops");
     CHECK(scene.sink.sentences().size() == 1);
+    CHECK(told.errors() == Strings{"oops"});
     other.act = nullptr;
     support::run(scene.others, "UPDATE txhooks_job SET due = 1");
     CHECK(other.outbox.run_due() == 1);
