@@ -88,7 +88,11 @@ public:
         const std::int64_t now = clock();
         std::vector<JobRow> rows = all();
         std::erase_if(rows, [&](const JobRow& row) { return row.name != wanted.name || row.dead(); });
-        if (wanted.in_order && !rows.empty()) rows.resize(1);
+        if (wanted.in_order) {
+            const auto held = [&](const JobRow& row) { return row.due > now && !row.holder.empty(); };
+            if (std::any_of(rows.begin(), rows.end(), held)) return {};  // it may be younger: committed earlier
+            if (!rows.empty()) rows.resize(1);
+        }
         std::erase_if(rows, [&](const JobRow& row) {
             return row.due > now || (!wanted.in_order && row.due < wanted.from) || row.holder.empty() == wanted.lapsed;
         });
@@ -154,7 +158,7 @@ public:
             if (all.empty() || all.back().name != row.name) all.emplace_back().name = row.name;
             JobStats& stats = all.back();
             ++(row.dead() ? stats.dead : row.due <= now ? stats.due : row.holder.empty() ? stats.later : stats.running);
-            stats.oldest = std::max(stats.oldest, Micros{row.due < now ? now - row.due : 0});
+            stats.oldest = (std::max)(stats.oldest, Micros{row.due < now ? now - row.due : 0});
         }
         return all;
     }
