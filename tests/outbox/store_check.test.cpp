@@ -26,7 +26,7 @@ namespace {
 struct Session {
     explicit Session(const DatabaseFile& file) : handle{file.path()} {
         support::run(handle, "PRAGMA journal_mode = WAL");
-        sqlite3_busy_timeout(handle, 5000);
+        sqlite3_busy_timeout(handle, 300);  // refused before the check loses its patience
     }
 
     support::Handle handle;
@@ -91,8 +91,9 @@ struct txhooks::JobStore<Unfenced> : Good {
     using Good::Good;
     std::vector<bool> settle(std::span<const JobEnd> ends, bool lazily) {
         std::vector<JobEnd> mine{ends.begin(), ends.end()};
+        const std::vector<JobRow> rows = list({});
         for (JobEnd& end : mine)
-            for (const JobRow& row : list({}))
+            for (const JobRow& row : rows)
                 if (row.id == end.id) end.claim = row.claim;
         return Good::settle(mine, lazily);
     }

@@ -203,16 +203,17 @@ public:
     }
 
     void empty() {
-        db.looking([&](Store& store) { left_ = store.list({}); });
-        for (const JobRow& row : left_) settle(row.id, row.claim, To::done);
-        left_.clear();
+        std::vector<JobRow> left;
+        db.looking([&](Store& store) { left = store.list({}); });
+        std::vector<JobEnd> ends;
+        for (const JobRow& row : left) ends.push_back({row.id, row.claim, To::done, {}, 0, {}});
+        if (!ends.empty()) db.claiming([&](Store& store) { store.settle(ends, true); });
     }
 
 private:
     std::string_view keep(std::string text) { return kept_.emplace_back(std::move(text)); }
 
     std::deque<std::string> kept_;
-    std::vector<JobRow> left_;
 };
 
 inline bool same(const JobRow& a, const JobRow& b) {
