@@ -146,6 +146,12 @@ OUTBOX_TEST("what is inserted is listed, byte by byte", "[D8][outbox]") {
     CHECK((near(rows[2].due, now + 3'600'000'000) and near(rows[2].created, now)));
     CHECK(near(rows[3].due, now + 60'000'000));
 
+    for (const std::string key : {"'", "\\", "\\'", "\xe2\x82\xac", "\n", "\x7f", "E'x'", "$$"}) {
+        CAPTURE(key);
+        table.insert({{.id = id_of(9), .name = "key", .payload = "", .key = key}});
+        CHECK(with_store(table.db, [&](auto& store) { return store.list({.name = "key"}); }).at(0).key == key);
+        CHECK(with_store(table.db, [&](auto& store) { return store.cancel("key", key); }));
+    }
     const auto list = [&](const JobFilter& filter) {
         return numbers(with_store(table.db, [&](auto& store) { return store.list(filter); }));
     };

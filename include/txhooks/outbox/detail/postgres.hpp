@@ -154,11 +154,8 @@ public:
                             (wanted.lapsed ? "NOT NULL" : "NULL");
         if (wanted.in_order) {
             // One claim at a time of such a name, so that each sees what the last one took.
-            if (driver_
-                    .run("SELECT 1 WHERE pg_try_advisory_xact_lock(" + std::to_string(claims_in_order) + ", hashtext(" +
-                         name + "))")
-                    .empty())
-                return {};
+            const std::string lock = std::to_string(claims_in_order) + ", hashtext(" + name + ')';
+            if (!any("SELECT 1 WHERE pg_try_advisory_xact_lock(" + lock + ')')) return {};
             // Ids are not committed in their order: it may be a younger one that runs.
             which += " AND id = (SELECT id FROM txhooks_job WHERE name = " + name + " AND due < " + never() +
                      " ORDER BY id LIMIT 1) AND NOT EXISTS (SELECT FROM txhooks_job WHERE name = " + name +
@@ -193,13 +190,14 @@ public:
                    "::text)";
         }
         sql +=
-            "), mine AS MATERIALIZED (SELECT job.id FROM txhooks_job AS job JOIN ended USING (id, claim) ORDER BY "
-            "job.id "
-            "FOR UPDATE OF job), erased AS (DELETE FROM txhooks_job AS job USING mine JOIN ended USING (id) WHERE "
-            "job.id "
-            "= mine.id AND done RETURNING job.id), put AS (UPDATE txhooks_job AS job SET due = ended.due, attempts = "
-            "ended.attempts, error = ended.error, holder = NULL FROM mine JOIN ended USING (id) WHERE job.id = mine.id "
-            "AND NOT done RETURNING job.id) SELECT id FROM erased UNION ALL SELECT id FROM put";
+            "), mine AS MATERIALIZED (SELECT job.id FROM txhooks_job AS job JOIN ended USING (id, claim) "
+            "ORDER BY job.id FOR UPDATE OF job), "
+            "erased AS (DELETE FROM txhooks_job AS job USING mine JOIN ended USING (id) "
+            "WHERE job.id = mine.id AND done RETURNING job.id), "
+            "put AS (UPDATE txhooks_job AS job "
+            "SET due = ended.due, attempts = ended.attempts, error = ended.error, holder = NULL "
+            "FROM mine JOIN ended USING (id) WHERE job.id = mine.id AND NOT done RETURNING job.id) "
+            "SELECT id FROM erased UNION ALL SELECT id FROM put";
         const JobCells settled = driver_.run(sql);
         std::vector<bool> mine;
         for (const JobEnd& end : ends) {
@@ -226,14 +224,19 @@ public:
     }
 
     std::vector<JobStats> stats() {
-        const JobCells cells = driver_.run(
-            "WITH clock AS MATERIALIZED (SELECT " + clock() +
-            " AS now) SELECT encode(convert_to(name, 'UTF8'), 'hex'), count(*) FILTER (WHERE due <= now), count(*) "
-            "FILTER "
-            "(WHERE due > now AND due < " +
-            never() + " AND holder IS NULL), count(*) FILTER (WHERE due > now AND due < " + never() +
-            " AND holder IS NOT NULL), count(*) FILTER (WHERE due = " + never() +
-            "), greatest(max(now) - min(due), 0) FROM txhooks_job, clock GROUP BY name ORDER BY name COLLATE \"C\"");
+        const JobCells cells =
+            driver_.run("WITH clock AS MATERIALIZED (SELECT " + clock() +
+                        " AS now) SELECT encode(convert_to(name, 'UTF8'), 'hex'), count(*) FILTER (WHERE due <= now), "
+                        "count(*) FILTER (WHERE due > now AND due < " +
+                        never() +
+                        " AND holder IS NULL), "
+                        "count(*) FILTER (WHERE due > now AND due < " +
+                        never() +
+                        " AND holder IS NOT NULL), "
+                        "count(*) FILTER (WHERE due = " +
+                        never() +
+                        "), greatest(max(now) - min(due), 0) "
+                        "FROM txhooks_job, clock GROUP BY name ORDER BY name COLLATE \"C\"");
         std::vector<JobStats> all;
         for (const std::vector<std::string>& row : cells) {
             const auto count = [&](std::size_t column) { return static_cast<std::size_t>(number(row[column])); };
