@@ -244,8 +244,8 @@ public:
 private:
     // No time zone, and no hour that comes twice.
     static constexpr const char* clock = "TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
-    // A statement that looks at more rows than it takes locks them, and commits of others die of 1213: what it looks at is
-    // never left to the optimizer.
+    // A statement that looks at more rows than it takes locks them, and commits of others die of 1213: what it looks at
+    // is never left to the optimizer.
     static constexpr const char* by_due = "FORCE INDEX (txhooks_job_due)";
     static constexpr const char* erase = "DELETE j FROM txhooks_job AS j FORCE INDEX (PRIMARY) WHERE ";
 
@@ -263,8 +263,8 @@ private:
         (append_one(sql, parts), ...);
     }
 
-    // Rows by id, with what is told of each. A list in IN would be searched through the whole table where that is small:
-    // who settles then waits for whoever settles.
+    // Rows by id, with what is told of each. For IN a small table would be read as a whole: who settles would wait for
+    // all who settle.
     class Rows {
     public:
         template <class... Columns>
@@ -313,8 +313,8 @@ private:
         return all;
     }
 
-    // The keys of what may be claimed. An INSERT locks a key that waits in its index, then the row; who locks the row first,
-    // and has to take the key out of the index, makes commits of others die of 1213.
+    // The keys of what may be claimed. An INSERT locks a key that waits in its index, then the row. Were the row locked
+    // first here, and the key then taken out of the index, commits of others would die of 1213.
     std::string locked_keys(const JobClaim& wanted, const std::string& where) {
         std::string sql, keys;
         append(sql, "SELECT j.waiting_key FROM (SELECT waiting_key FROM txhooks_job ", where,
