@@ -95,6 +95,18 @@ TEST_CASE("what a dead process has left is run once its lease is over", "[D3][D7
     CHECK(jobs(file).empty());
 }
 
+TEST_CASE("a lapsed job is in nobody's batch, whichever is due first", "[D11][outbox]") {
+    const DatabaseFile file;
+    Program program{file};
+    program.handle_all();
+    for (int n = 1; n != 4; ++n) program.outbox.add(Report{n});
+    leave_lapsed(file, "2");
+    change(file, "UPDATE txhooks_job SET due = CAST(CAST(payload AS TEXT) AS INTEGER)");
+    CHECK(program.outbox.run_due() == 2);
+    CHECK(program.ran == Strings{"report 1", "report 3"});
+    CHECK(program.outbox.run_due() == 1);
+}
+
 TEST_CASE("what somebody has is left alone", "[D5][outbox]") {
     const DatabaseFile file;
     Program program{file};

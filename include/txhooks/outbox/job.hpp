@@ -23,8 +23,17 @@ namespace txhooks {
 /// `from_json`. What `store` throws leaves `add`; what `load` throws is a failed attempt of that job.
 template <class Job>
 struct JobPayload {
-    static std::string store(const Job& job) { return to_payload(job); }
-    static Job load(std::string_view stored) {
+    static std::string store(const Job& job)
+        requires requires { to_payload(job); }
+    {
+        return to_payload(job);
+    }
+    static Job load(std::string_view stored)
+        requires requires(Job& job) {
+            Job{};
+            from_payload(stored, job);
+        }
+    {
         Job job{};
         from_payload(stored, job);
         return job;

@@ -133,7 +133,11 @@ struct JobEnd {
 /// of those that only look (READ COMMITTED, whatever the session has; the write lock at once); `class Lazily`, made of
 /// `Backend&` before a block that settles lazily begins, and destroyed after it.
 template <class Backend>
-class JobStore;
+class JobStore {
+    static_assert(sizeof(Backend*) == 0,
+                  "txhooks: there is no JobStore for this connection; include <txhooks/outbox/...> for its driver, or "
+                  "specialise JobStore");
+};
 
 namespace detail {
 

@@ -192,6 +192,8 @@ public:
         using F = const std::decay_t<Function>&;
         static_assert(std::is_invocable_v<F, Db&, const Job&, std::string_view>,
                       "txhooks: on_dead calls its function, as const, with (Db&, const Job&, std::string_view error)");
+        if constexpr (std::is_invocable_v<F, Db&, const Job&, std::string_view>)
+            refuse_dead_result<std::invoke_result_t<F, Db&, const Job&, std::string_view>>();
         refuse_in_use();
         detail::JobHandler<Db>* const handler = find_type(type_of<Job>());
         if (handler == nullptr) throw UsageError{"txhooks: on_dead for a job without a handler; call handle first"};
@@ -250,9 +252,25 @@ private:
             "look at it; throw, or call JobRun::give_up or again_in, and return nothing");
     }
 
+    template <class Result>
+    static constexpr void refuse_dead_result() {
+        using Value = std::remove_cvref_t<Result>;
+        static_assert(
+            !detail::CanFail<Value> && !detail::Asynchronous<Value>,
+            "txhooks: the function of on_dead returns a coroutine, a future, or a result that can mean failure, and "
+            "nobody would look at it; throw, and return nothing");
+    }
+
     template <class Job, class Handler, class Call>
     void add(Handler&& handler, HandlerOptions&& options, bool in_block, Call call) {
         constexpr std::string_view name = detail::job_name<Job>();
+        constexpr bool fits = requires(std::string_view stored) {
+            { JobPayload<Job>::load(stored) } -> std::convertible_to<Job>;
+        };
+        static_assert(
+            fits,
+            "txhooks: a job is read from its bytes; write void from_payload(std::string_view, Job&) beside it, or "
+            "specialise txhooks::JobPayload<Job>");
         refuse_in_use();
         refuse(options);
         if (detail::is_empty(handler)) throw UsageError{"txhooks: handle was given an empty function"};

@@ -37,6 +37,15 @@ namespace txhooks::detail {
 template <class Db>
 using backend_of = std::remove_cvref_t<decltype(std::declval<Db&>().backend())>;
 
+// What HookedConnection::atomic gives a function that takes an argument.
+template <class Db>
+decltype(auto) session_of(Db& db) {
+    if constexpr (HasSession<std::remove_reference_t<decltype(db.adapter())>>)
+        return db.adapter().session();
+    else
+        return db.backend();
+}
+
 template <class Db>
 class Jobs final : public LastBeforeCommit, public JobWorker, public std::enable_shared_from_this<Jobs<Db>> {
     using Store = JobStore<backend_of<Db>>;
@@ -44,6 +53,8 @@ class Jobs final : public LastBeforeCommit, public JobWorker, public std::enable
     using Clock = std::chrono::steady_clock;
     using Micros = std::chrono::microseconds;
     using Options = options_of<Db>;
+    static_assert(sizeof(CheckedStore<Store, decltype(std::declval<Db&>().backend()),
+                                      decltype(session_of(std::declval<Db&>()))>) != 0);
 
 public:
     Jobs(Db& db, JobTypes<Db>& types) : db_{db}, types_{types} { blocks(db).set_last_before_commit(this); }
@@ -722,18 +733,13 @@ private:
 
     template <class Act>
     auto in_block(const Options& options, const Act& act) {
-        return db_.atomic(options, [&](auto&& session) {
-            static_assert(sizeof(CheckedStore<Store, decltype(db_.backend()), decltype(session)>) != 0);
-            Store store{session};
-            return act(store);
-        });
+        return db_.atomic(options, [&] { return with_store_here(act); });
     }
     // In the block that is open.
     template <class Act>
     auto with_store_here(const Act& act) {
-        Options options;
-        options.join = true;
-        return in_block(options, act);
+        Store store{session_of(db_)};
+        return act(store);
     }
 
     struct NotLazily {

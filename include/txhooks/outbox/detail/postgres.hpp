@@ -91,8 +91,10 @@ class JobTable {
 public:
     explicit JobTable(typename Driver::Session session) noexcept : driver_{session} {}
 
-    // At a higher level what others claim at the same time would be an error, not a row to pass over.
+    // At a higher level what others claim at the same time would be an error, not a row to pass over; and whoever has
+    // looked at rows could make a block of theirs fail that is serializable.
     static Begin begin_claim() noexcept { return {.isolation = Isolation::read_committed}; }
+    static Begin begin_look() noexcept { return begin_claim(); }
 
     // Rows come and go at once, so vacuum may not wait for a share of the table. No fillfactor: every change is one of
     // `due`, which is in an index, so a new version gains nothing from room beside the old one.

@@ -140,9 +140,10 @@ public:
         const std::int64_t now = clock();
         std::vector<JobRow> jobs;
         if (wanted.in_order) {
-            Statement held{db_,
-                           "SELECT 1 FROM txhooks_job WHERE name = ?1 AND due > ?2 AND holder IS NOT NULL LIMIT 1"};
-            if (held.run(wanted.name, now)) return {};  // it may be younger: committed earlier
+            Statement held{
+                db_,
+                "SELECT 1 FROM txhooks_job WHERE name = ?1 AND due > ?2 AND due < ?3 AND holder IS NOT NULL LIMIT 1"};
+            if (held.run(wanted.name, now, JobRow::never_due)) return {};  // it may be younger: committed earlier
             jobs = rows("WHERE name = ?1 AND due < ?2 ORDER BY id LIMIT 1", wanted.name, JobRow::never_due);
             if (!jobs.empty() && (jobs[0].due > now || jobs[0].holder.empty() == wanted.lapsed)) return {};
         } else {
