@@ -15,7 +15,7 @@
 using namespace txhooks;
 using support::Log;
 
-namespace {
+namespace json_jobs {  // with a name, or Clang warns of what the macros make
 
 struct Order {
     static constexpr const char* job_name = "order";
@@ -45,7 +45,7 @@ public:
     NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Old, n, added_later)
 };
 
-}  // namespace
+}  // namespace json_jobs
 
 // No default constructor: nlohmann's own way is kept.
 struct Fixed {
@@ -58,6 +58,8 @@ struct nlohmann::adl_serializer<Fixed> {
     static void to_json(json& to, const Fixed& job) { to = job.n; }
     static Fixed from_json(const json& from) { return Fixed{from.get<int>()}; }
 };
+
+using namespace json_jobs;
 
 TEST_CASE("nlohmann_json: a job is stored as JSON, and read again") {
     CHECK(JobPayload<Order>::store({"Ann \"A\" Ö\n", {1, 2}}) == R"({"customer":"Ann \"A\" Ö\n","items":[1,2]})");

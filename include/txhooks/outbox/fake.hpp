@@ -96,7 +96,8 @@ public:
         std::erase_if(rows, [&](const JobRow& row) {
             return row.due > now || (!wanted.in_order && row.due < wanted.from) || row.holder.empty() == wanted.lapsed;
         });
-        std::stable_sort(rows.begin(), rows.end(), [](const JobRow& a, const JobRow& b) { return a.due < b.due; });
+        std::sort(rows.begin(), rows.end(),
+                  [](const JobRow& a, const JobRow& b) { return a.due != b.due ? a.due < b.due : a.id < b.id; });
         if (rows.size() > wanted.limit) rows.resize(wanted.limit);
         Change change{db_, "UPDATE"};
         for (JobRow& row : rows) {
@@ -152,7 +153,7 @@ public:
     std::vector<JobStats> stats() {
         const std::int64_t now = clock();
         std::vector<JobRow> rows = all();
-        std::stable_sort(rows.begin(), rows.end(), [](const JobRow& a, const JobRow& b) { return a.name < b.name; });
+        std::sort(rows.begin(), rows.end(), [](const JobRow& a, const JobRow& b) { return a.name < b.name; });
         std::vector<JobStats> all;
         for (const JobRow& row : rows) {
             if (all.empty() || all.back().name != row.name) all.emplace_back().name = row.name;
