@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// Jobs without a database: an `Outbox` over `testing::FakeBackend`, for unit tests. It promises what those over databases
-/// do; transactions, savepoints and losses of the fake apply to it.
+/// Jobs without a database: an `Outbox` over `testing::FakeBackend`, for unit tests. It promises what those over
+/// databases do; transactions, savepoints and losses of the fake apply to it.
 ///
 ///     txhooks::HookedConnection<txhooks::testing::FakeBackend> db;
 ///     txhooks::JobTypes<decltype(db)> types;                       // no handler: jobs stay where they are added
@@ -14,10 +14,11 @@
 ///     db.pass_time(std::chrono::hours{1});                         // its clock stands still between two of these
 ///     outbox.run_due();
 ///
-/// A call of the store that writes is one statement of the log, with the names of the jobs: `INSERT jobs: mail, welcome` in
-/// the block that added them; `DELETE jobs: welcome` for those that are done or cancelled, and `UPDATE jobs: mail` for what
-/// is claimed, waits, or is dead, in blocks of the outbox's own. What only reads (`queued`, `list`, `stats`, a look for what
-/// is due) is a BEGIN and a COMMIT without a statement between them: compare the log before you ask, or clear it.
+/// A call of the store that writes is one statement of the log, with the names of the jobs: `INSERT jobs: mail,
+/// welcome` in the block that added them; `DELETE jobs: welcome` for those that are done or cancelled, and `UPDATE
+/// jobs: mail` for what is claimed, waits, or is dead, in blocks of the outbox's own. What only reads (`queued`,
+/// `list`, `stats`, a look for what is due) is a BEGIN and a COMMIT without a statement between them: compare the log
+/// before you ask, or clear it.
 ///
 /// A job is the row `txhooks_job/<id>`: `db.committed("txhooks_job/" + id)` tells whether others see it.
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// Jobs stored as JSON by nlohmann/json: types with its `to_json` and `from_json`, written by hand or by its macros, and
-/// without a `to_payload` and `from_payload` of their own.
+/// Jobs stored as JSON by nlohmann/json: types with its `to_json` and `from_json`, written by hand or by its macros,
+/// and without a `to_payload` and `from_payload` of their own.
 ///
 ///     struct Welcome {
 ///         static constexpr const char* job_name = "welcome";
@@ -11,8 +11,8 @@
 ///     NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Welcome, address)
 ///
 /// Rows outlive the program that wrote them: give a field that is added later a default
-/// (`NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT`). Text must be UTF-8: else `add` throws `nlohmann::json::type_error`.
-/// Include it in every file that adds or handles such jobs.
+/// (`NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT`). Text must be UTF-8: else `add` throws
+/// `nlohmann::json::type_error`. Include it in every file that adds or handles such jobs.
 
 #include <txhooks/outbox/job.hpp>
 

@@ -94,18 +94,20 @@ private:
 
 }  // namespace store_stories
 
-/// Tries what a `JobStore` keeps of its promises on the real engine, and prints a table of it to `out`, if that is not null:
+/// Tries what a `JobStore` keeps of its promises on the real engine, and prints a table of it to `out`, if that is not
+/// null:
 ///
 ///     TEST_CASE("my store keeps the promises") {
 ///         const auto open = [&] { return std::make_unique<Db>(path); };   // a HookedConnection, of the same database
 ///         CHECK(txhooks::testing::store_check("mine", open).passed());
 ///     }
 ///
-/// `open` is called twice, and returns something that points to a connection. Null the second time: there is one only, and
-/// rows that need two are *cannot*: not tried. Where `backend()` has `pass_time(duration)`, that is called instead of waiting.
+/// `open` is called twice, and returns something that points to a connection. Null the second time: there is one only,
+/// and rows that need two are *cannot*: not tried. Where `backend()` has `pass_time(duration)`, that is called instead
+/// of waiting.
 ///
-/// The table of jobs is made, and every row in it is deleted: take a database for tests, one check at a time, and a lock
-/// timeout of a few seconds. Threads are started, to find out who waits for whom.
+/// The table of jobs is made, and every row in it is deleted: take a database for tests, one check at a time, and a
+/// lock timeout of a few seconds. Threads are started, to find out who waits for whom.
 ///
 /// Throws: what `open` and `create_table` throw. What a store throws stands in the table.
 template <class Open>
