@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/detail/callable.hpp>
+#include <txhooks/detail/failure.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/outbox/job.hpp>
 #include <txhooks/outbox/job_run.hpp>
@@ -13,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -45,7 +47,8 @@ struct HandlerOptions {
     /// One at a time, the oldest committed one; one that fails holds the others back, until it is dead. Implies
     /// `in_worker`.
     bool in_order = false;
-    /// So many runs may fail before the job is dead. `forever`: no end.
+    /// So many runs may fail before the job is dead; one whose process ended counts. `forever`: no end. (With 1, a job whose
+    /// process ended is run once more: it may have died of another job, before it began.)
     unsigned attempts = 20;
     /// So long a run may take, before others take the job for one whose process has died.
     std::chrono::microseconds lease = std::chrono::minutes{1};
@@ -201,8 +204,9 @@ public:
         if (detail::is_empty(function)) throw UsageError{"txhooks: on_dead was given an empty function"};
         auto shared = std::make_shared<const std::decay_t<Function>>(static_cast<Function&&>(function));
         handler->on_dead = [shared](Db& db, std::string_view payload, std::string_view error) {
-            const Job job = JobPayload<Job>::load(payload);
-            (*shared)(db, job, error);
+            std::optional<Job> job;
+            if (detail::attempt([&] { job.emplace(JobPayload<Job>::load(payload)); })) return;
+            (*shared)(db, std::as_const(*job), error);
         };
     }
 

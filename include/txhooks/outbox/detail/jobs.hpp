@@ -60,14 +60,15 @@ public:
     Jobs(Db& db, JobTypes<Db>& types) : db_{db}, types_{types} { blocks(db).set_last_before_commit(this); }
     Jobs(const Jobs&) = delete;
     Jobs& operator=(const Jobs&) = delete;
-    ~Jobs() {
-        if (Blocks* const db = watch_.alive()) db->set_last_before_commit(nullptr);
-    }
+    ~Jobs() { leave(); }
 
     Db& db() noexcept { return db_; }
 
-    // The Outbox is gone.
-    void close() noexcept { closed_ = true; }
+    // The Outbox is gone, and so may be the JobTypes.
+    void close() noexcept {
+        closed_ = true;
+        if (waiting_.empty()) leave();
+    }
 
     // ---- A job is added
 
@@ -112,6 +113,8 @@ public:
     void work(Micros poll) {
         refuse_in_block("txhooks: work() in an atomic block; end that first");
         if (poll <= Micros{0}) throw UsageError{"txhooks: work() looks again after more than no time"};
+        if (working_) throw UsageError{"txhooks: work() is running on this Outbox already"};
+        poll = (std::min)(poll, ten_years);
         const std::shared_ptr<Jobs> alive = this->shared_from_this();
         const Working working{*this};
         std::minstd_rand jitter{std::random_device{}()};
@@ -171,22 +174,26 @@ private:
               key{options.key},
               delay{options.delay},
               handler{jobs->types_.find(name)},
+              transaction{blocks(jobs->db_).transaction()},
               place{jobs->waiting_.size()} {
             jobs->waiting_.push_back(this);
         }
         Added(const Added&) = delete;
         Added& operator=(const Added&) = delete;
-        ~Added() { jobs->gone(*this); }
+        ~Added() {
+            if (jobs) jobs->gone(*this);
+        }
 
-        std::shared_ptr<Jobs> jobs;
+        std::shared_ptr<Jobs> jobs;  // null: written, and not to be run here; another thread may have it
         std::string id;
         std::string name;
         std::string payload;
         std::string key;
         Micros delay;
         const Handler* handler;
+        const void* transaction;
         std::size_t place;                       // among those that wait, or in its group
-        std::shared_ptr<Group> group = nullptr;  // null: not written, or not to be run here
+        std::shared_ptr<Group> group = nullptr;  // null: not written yet
         bool begun = false;
     };
 
@@ -218,7 +225,9 @@ private:
     // The hook that runs a job.
     struct RunAdded {
         std::unique_ptr<Added> added;
-        void operator()() { added->jobs->run_added(*added); }
+        void operator()() {
+            if (added->group != nullptr) added->jobs->run_added(*added);
+        }
     };
 
     // The hook behind the last of a group. It also does its work when it is discarded after the COMMIT, by a hook that threw.
@@ -263,6 +272,7 @@ private:
         if (added.group == nullptr) {
             if (added.place < waiting_.size() && waiting_[added.place] == &added) waiting_[added.place] = nullptr;
             while (!waiting_.empty() && waiting_.back() == nullptr) waiting_.pop_back();
+            if (closed_ && waiting_.empty()) leave();
             return;
         }
         added.group->jobs[added.place] = nullptr;
@@ -270,18 +280,35 @@ private:
         attempt([&] { added.group->ended.push_back(given_back(row(added))); });  // else its lease runs out
     }
 
+    void leave() noexcept {
+        if (!std::exchange(registered_, false)) return;
+        if (Blocks* const db = watch_.alive()) db->set_last_before_commit(nullptr);
+    }
+
     // ---- Before COMMIT
 
     bool last_before_commit() override {
         renew();
-        if (waiting_.empty()) return false;
+        const std::vector<Added*> jobs = take_waiting();
+        if (jobs.empty()) return false;
         if (closed_)
             throw UsageError{
                 "txhooks: the Outbox was destroyed before the block ended in which jobs were added to it; everything "
                 "is rolled "
                 "back"};
-        write();
+        write(jobs);
         return true;
+    }
+
+    // Those of the open transaction. (One that is being rolled back may still be there, with its jobs.) What is added while
+    // they are written is for the next time.
+    std::vector<Added*> take_waiting() {
+        const void* const transaction = blocks(db_).transaction();
+        std::vector<Added*> jobs;
+        for (Added*& added : waiting_)
+            if (added != nullptr && added->transaction == transaction) jobs.push_back(std::exchange(added, nullptr));
+        while (!waiting_.empty() && waiting_.back() == nullptr) waiting_.pop_back();
+        return jobs;
     }
 
     // An earlier try to COMMIT may have left the transaction open, with leases that have begun then.
@@ -303,9 +330,9 @@ private:
         }
     }
 
-    void write() {
+    void write(const std::vector<Added*>& all) {
         const bool handed_over = blocks(db_).hands_hooks_over();
-        const std::vector<Added*> jobs = without_repetitions();
+        const std::vector<Added*> jobs = without_repetitions(all);
         auto group = std::make_shared<Group>();
         group->transaction = blocks(db_).transaction();
         group->jobs.reserve(jobs.size());
@@ -324,12 +351,13 @@ private:
         open_.push_back(group);
         insert(rows);
         if (!group->jobs.empty()) db_.unless_committed([group]() noexcept { group->undone = true; });
-        db_.on_commit(Settle{this->shared_from_this(), group});
-        waiting_.clear();
+        if (!handed_over) db_.on_commit(Settle{this->shared_from_this(), group});
         for (std::size_t place = 0; place != group->jobs.size(); ++place) {
             group->jobs[place]->place = place;
             group->jobs[place]->group = group;
         }
+        for (Added* const added : all)
+            if (added->group == nullptr) added->jobs = nullptr;
     }
 
     void insert(std::span<const NewJob> rows) {
@@ -348,10 +376,7 @@ private:
     }
 
     // By name and key, so that two programs lock keys in the same order. Of those with the same key the last one counts.
-    std::vector<Added*> without_repetitions() {
-        std::vector<Added*> jobs;
-        for (Added* const added : waiting_)
-            if (added != nullptr) jobs.push_back(added);
+    static std::vector<Added*> without_repetitions(std::vector<Added*> jobs) {
         const auto before = [](const Added* a, const Added* b) {
             return a->name != b->name ? a->name < b->name : a->key < b->key;
         };
@@ -372,7 +397,6 @@ private:
     // ---- After COMMIT
 
     void run_added(Added& added) {
-        if (added.group == nullptr) return;  // not to be run here
         const std::shared_ptr<Group> group = added.group;
         added.begun = true;
         const Failure failure = attempt([&] {
@@ -398,7 +422,7 @@ private:
     // Behind the last hook of the group.
     void end(Group& group) noexcept {
         settle_or_report(group);
-        types_.workers().wake();
+        if (!closed_) types_.workers().wake();
     }
 
     void settle_or_report(Group& group) noexcept {
@@ -441,21 +465,22 @@ private:
 
     Ended run(const Handler& handler, const JobRow& job, Clock::time_point lease_ends) {
         if (Clock::now() >= lease_ends || !db_.usable()) return given_back(job);
-        if (job.attempts > handler.attempts())
+        if (job.attempts > most_attempts(handler))
             return bury(handler, job, job.error.empty() ? "its last run ended without a word" : job.error, false);
         Run run{*this, handler, job};
         Ended ended = ended_as(job);
         ended.ran = true;
         bool superseded = false;
         const Clock::time_point begun = Clock::now();
-        const Failure failure = attempt([&] { call(handler, job, run, superseded); });
+        bool undone = false;
+        const Failure failure = attempt([&] { call(handler, job, run, superseded, undone); });
         ended.duration = std::chrono::duration_cast<Micros>(Clock::now() - begun);
         const Outcome outcome = outcome_of(failure);
         std::string text = failure ? text_of(failure) : std::string{};
         if (superseded) {
             ended.step = JobEvent::Step::superseded;
             ended.settled = true;
-        } else if (handler.in_block && outcome == Outcome::committed && !run.gave_up() && !run.comes_again()) {
+        } else if (handler.in_block && !undone && outcome == Outcome::committed) {
             ended.settled = true;  // the row is gone
             if (failure) report(job, "ran, but a hook of it threw", failure);
         } else if (run.gave_up() || (failure && job.attempts >= handler.attempts())) {
@@ -474,7 +499,7 @@ private:
         return ended;
     }
 
-    void call(const Handler& handler, const JobRow& job, Run& run, bool& superseded) {
+    void call(const Handler& handler, const JobRow& job, Run& run, bool& superseded, bool& undone) {
         if (!handler.in_block) {
             const Blocks::CloseLeftOpen close{blocks(db_)};
             handler.run(db_, job.payload, run);
@@ -483,12 +508,21 @@ private:
             return;
         }
         db_.atomic([&] {
+            db_.unless_committed([&]() noexcept { undone = true; });
             const JobEnd done{.id = job.id, .claim = job.claim};
             superseded = !settle_here(done);
             if (superseded) return db_.set_rollback(true);
             handler.run(db_, job.payload, run);
             if (run.gave_up() || run.comes_again()) db_.set_rollback(true);
         });
+        if (undone && !superseded && !run.gave_up() && !run.comes_again()) refuse_set_rollback();
+    }
+
+    [[noreturn]] static void refuse_set_rollback() {
+        throw UsageError{
+            "txhooks: set_rollback() in the transaction of a job: it is tried again; to end it call give_up(), "
+            "again_in(), or "
+            "throw"};
     }
 
     // The job is dead, and told to be in the same transaction as its compensation.
@@ -499,28 +533,38 @@ private:
         ended.attempts = job.attempts;
         ended.error = std::move(error);
         if (!handler.on_dead || unreadable) return ended;
-        bool mine = true;
+        // What is counted beyond the attempts of the handler are those of its burial.
+        const std::int64_t limit = most_attempts(handler);
+        const std::int64_t burial = (std::max)(job.attempts - limit, std::int64_t{1});
+        const std::int64_t burials = handler.options.attempts == no_end ? 20 : handler.attempts();
+        if (burial > burials) {
+            ended.error += "; on_dead ended without a word";
+            return ended;
+        }
+        bool mine = true, undone = false;
         const Failure failure = attempt([&] {
             db_.atomic([&] {
-                const JobEnd dead = end_of(ended);
-                mine = settle_here(dead);
+                db_.unless_committed([&]() noexcept { undone = true; });
+                mine = settle_here(end_of(ended));
                 if (mine) handler.on_dead(db_, job.payload, ended.error);
             });
+            if (undone && mine) refuse_set_rollback();
         });
         if (!mine) ended.step = JobEvent::Step::superseded;
-        ended.settled = !mine || !failure || outcome_of(failure) == Outcome::committed;
+        ended.settled = !mine || (!undone && outcome_of(failure) == Outcome::committed);
         if (!failure) return ended;
         report(job, "is dead, but on_dead threw", failure);
         if (ended.settled) return ended;
-        // What is counted beyond the attempts of the handler are those of its burial.
-        const std::int64_t limit = handler.attempts();
-        const std::int64_t attempts = (std::max)(job.attempts, limit);
-        const std::int64_t burials = attempts - limit + 1;
-        if (burials >= (handler.options.attempts == no_end ? 20 : limit))
+        if (burial == burials)
             ended.error += "; on_dead: " + text_of(failure);
         else
-            wait(ended, JobEvent::Step::failed, pause(handler.options, burials), attempts, std::move(ended.error));
+            wait(ended, JobEvent::Step::failed, pause(handler.options, burial), limit + burial, std::move(ended.error));
         return ended;
+    }
+
+    // With 1, a job whose process died is run once more, alone: it may not have begun.
+    static std::int64_t most_attempts(const Handler& handler) noexcept {
+        return (std::max)(handler.attempts(), std::int64_t{2});
     }
 
     static Ended ended_as(const JobRow& job) {
@@ -594,8 +638,12 @@ private:
         std::vector<Ended> ended = std::exchange(all, {});
         std::sort(ended.begin(), ended.end(), [](const Ended& a, const Ended& b) { return a.id < b.id; });
         std::vector<JobEnd> ends;
-        for (const Ended& each : ended)
-            if (!each.settled) ends.push_back(end_of(each));
+        for (const Ended& each : ended) {
+            if (each.settled)
+                tell(each);
+            else
+                ends.push_back(end_of(each));
+        }
         std::vector<bool> mine;
         if (!ends.empty()) {
             for (unsigned attempts = 1;; ++attempts) {
@@ -612,19 +660,23 @@ private:
         }
         std::size_t next = 0;
         for (Ended& each : ended) {
-            const bool lost = !each.settled && !mine[next++];
+            if (each.settled) continue;
+            const bool lost = !mine[next++];
             if (lost && each.ran) each.step = JobEvent::Step::superseded;
-            if (each.step == JobEvent::Step::superseded) {
-                const Failure none;
-                JobRow job;
-                job.id = each.id;
-                job.name = each.name;
-                job.attempts = each.attempt;
-                report(job, "has outlived its lease: it is somebody else's, and what became of this run does not count",
-                       none);
-            }
-            types_.tell({each.name, each.id, each.attempt, each.step, each.duration, each.error});
+            tell(each);
         }
+    }
+
+    void tell(const Ended& ended) noexcept {
+        if (ended.step == JobEvent::Step::superseded) {
+            JobRow job;
+            job.name = ended.name;
+            job.id = ended.id;
+            job.attempts = ended.attempt;
+            report(job, "has outlived its lease: it is somebody else's, and what became of this run does not count",
+                   {});
+        }
+        if (!closed_) types_.tell({ended.name, ended.id, ended.attempt, ended.step, ended.duration, ended.error});
     }
 
     // In the open block. Whether it was still this claim's.
@@ -695,12 +747,13 @@ private:
                 due.push_back(each);
             else
                 next = (std::min)(next, each.due);
+            const std::int64_t from = (std::min)(each.due, now);  // what is added from now on is due later
             const auto mark =
                 std::find_if(marks_.begin(), marks_.end(), [&](const Mark& m) { return m.name == each.name; });
             if (mark != marks_.end())
-                mark->due = each.due;
+                mark->due = from;
             else
-                marks_.push_back({std::string{each.name}, each.due});
+                marks_.push_back({std::string{each.name}, from});
         }
         if (next != JobRow::never_due) next_due_ = (std::min)(next_due_, Micros{next - now});
         std::sort(due.begin(), due.end(), [](const FirstJob& a, const FirstJob& b) { return a.due < b.due; });
@@ -759,11 +812,15 @@ private:
 
     class Working {
     public:
-        explicit Working(Jobs& jobs) : jobs_{jobs} { jobs.types_.workers().add(jobs); }
+        explicit Working(Jobs& jobs) : jobs_{jobs} {
+            jobs.types_.workers().add(jobs);
+            jobs.working_ = true;
+        }
         Working(const Working&) = delete;
         Working& operator=(const Working&) = delete;
         ~Working() {
-            jobs_.types_.workers().remove(jobs_);
+            jobs_.working_ = false;
+            if (!jobs_.closed_) jobs_.types_.workers().remove(jobs_);
             jobs_.stopped_.store(false);
         }
 
@@ -787,7 +844,9 @@ private:
     Blocks::Watch watch_{blocks(db_)};
     std::vector<Added*> waiting_;             // for the COMMIT of the open transaction; null: gone
     std::vector<std::weak_ptr<Group>> open_;  // written, and perhaps not committed yet
+    bool registered_ = true;                  // with the connection, as the one that writes last
     bool closed_ = false;
+    bool working_ = false;
     std::vector<Mark> marks_;
     Clock::time_point looked_{};
     Micros next_due_{0};

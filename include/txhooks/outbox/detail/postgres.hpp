@@ -176,31 +176,12 @@ public:
             "taken ORDER BY was, id");
     }
 
-    // All rows are locked in the order of their ids before the first changes.
     std::vector<bool> settle(std::span<const JobEnd> ends, bool lazily) {
         if (ends.empty()) return {};
-        std::string sql = lazily ? "SET LOCAL synchronous_commit = off; " : "";
-        sql += "WITH ended (id, claim, done, due, attempts, error) AS MATERIALIZED (VALUES ";
-        for (const JobEnd& end : ends) {
-            const bool done = end.to == JobEnd::To::done;
-            sql += (&end == ends.data() ? "(" : ", (") + job_uuid(end.id) + ", " + std::to_string(end.claim) +
-                   "::bigint, " + (done ? "true" : "false") + ", " +
-                   (done                         ? "0::bigint"
-                    : end.to == JobEnd::To::dead ? never() + "::bigint"
-                                                 : after(end.delay)) +
-                   ", " + std::to_string(end.attempts) + "::bigint, " + (done ? "NULL" : job_error_text(end.error)) +
-                   "::text)";
-        }
-        sql +=
-            "), mine AS MATERIALIZED (SELECT job.id FROM txhooks_job AS job JOIN ended USING (id, claim) "
-            "ORDER BY job.id FOR UPDATE OF job), "
-            "erased AS (DELETE FROM txhooks_job AS job USING mine JOIN ended USING (id) "
-            "WHERE job.id = mine.id AND done RETURNING job.id), "
-            "put AS (UPDATE txhooks_job AS job "
-            "SET due = ended.due, attempts = ended.attempts, error = ended.error, holder = NULL "
-            "FROM mine JOIN ended USING (id) WHERE job.id = mine.id AND NOT done RETURNING job.id) "
-            "SELECT id FROM erased UNION ALL SELECT id FROM put";
-        const JobCells settled = driver_.run(sql);
+        bool all_done = true;
+        for (const JobEnd& end : ends) all_done = all_done && end.to == JobEnd::To::done;
+        const JobCells settled = driver_.run((lazily ? "SET LOCAL synchronous_commit = off; " : "") +
+                                             (all_done ? erase(ends) : erase_and_put(ends)));
         std::vector<bool> mine;
         for (const JobEnd& end : ends) {
             bool found = false;
@@ -282,6 +263,39 @@ private:
     static std::string after(Micros time) { return clock() + " + " + std::to_string(time.count()); }
     static std::string never() { return std::to_string(JobRow::never_due); }
     static std::int64_t number(const std::string& text) { return std::stoll(text); }
+
+    // Planned in a third of the time that the other takes.
+    static std::string erase(std::span<const JobEnd> ends) {
+        std::string sql = "DELETE FROM txhooks_job WHERE ";
+        for (const JobEnd& end : ends)
+            sql += (&end == ends.data() ? "(id = " : " OR (id = ") + job_uuid(end.id) +
+                   " AND claim = " + std::to_string(end.claim) + ')';
+        return sql + " RETURNING id";
+    }
+
+    // All rows are locked in the order of their ids before the first changes.
+    static std::string erase_and_put(std::span<const JobEnd> ends) {
+        std::string sql = "WITH ended (id, claim, done, due, attempts, error) AS MATERIALIZED (VALUES ";
+        for (const JobEnd& end : ends) {
+            const bool done = end.to == JobEnd::To::done;
+            sql += (&end == ends.data() ? "(" : ", (") + job_uuid(end.id) + ", " + std::to_string(end.claim) +
+                   "::bigint, " + (done ? "true" : "false") + ", " +
+                   (done                         ? "0::bigint"
+                    : end.to == JobEnd::To::dead ? never() + "::bigint"
+                                                 : after(end.delay)) +
+                   ", " + std::to_string(end.attempts) + "::bigint, " + (done ? "NULL" : job_error_text(end.error)) +
+                   "::text)";
+        }
+        return sql +
+               "), mine AS MATERIALIZED (SELECT job.id FROM txhooks_job AS job JOIN ended USING (id, claim) ORDER BY "
+               "job.id FOR UPDATE OF job), erased AS (DELETE FROM txhooks_job AS job USING mine JOIN ended USING (id) "
+               "WHERE "
+               "job.id = mine.id AND done RETURNING job.id), put AS (UPDATE txhooks_job AS job SET due = ended.due, "
+               "attempts "
+               "= ended.attempts, error = ended.error, holder = NULL FROM mine JOIN ended USING (id) WHERE job.id = "
+               "mine.id "
+               "AND NOT done RETURNING job.id) SELECT id FROM erased UNION ALL SELECT id FROM put";
+    }
 
     bool any(const std::string& sql) { return !driver_.run(sql).empty(); }
 

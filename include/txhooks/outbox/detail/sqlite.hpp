@@ -44,8 +44,11 @@ public:
     }
 
     std::int64_t number(int column) noexcept { return sqlite3_column_int64(statement_, column); }
+    // In UTF-8, also where the database is in UTF-16.
     std::string text(int column) {
-        const void* const bytes = sqlite3_column_blob(statement_, column);
+        const bool is_text = sqlite3_column_type(statement_, column) == SQLITE_TEXT;
+        const void* const bytes =
+            is_text ? sqlite3_column_text(statement_, column) : sqlite3_column_blob(statement_, column);
         const auto size = static_cast<std::size_t>(sqlite3_column_bytes(statement_, column));
         return bytes == nullptr ? std::string{} : std::string{static_cast<const char*>(bytes), size};
     }
