@@ -18,7 +18,8 @@ namespace {
 
 class Mariadb final : public Session {
 public:
-    using Db = txhooks::HookedConnection<MYSQL*>;
+    using Handle = MYSQL*;
+    using Db = txhooks::HookedConnection<Handle, Stalling<Handle>>;
 
     explicit Mariadb(const std::string&, std::int64_t = 0) : handle_{mysql_init(nullptr)} {
         const support::MariadbServer& server = support::mariadb();

@@ -16,7 +16,8 @@ namespace {
 
 class Postgres final : public Session {
 public:
-    using Db = txhooks::HookedConnection<PGconn*>;
+    using Handle = PGconn*;
+    using Db = txhooks::HookedConnection<Handle, Stalling<Handle>>;
 
     /// Every other process is one of those whose blocks are serializable.
     explicit Postgres(const std::string&, std::int64_t process = 0)

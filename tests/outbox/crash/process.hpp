@@ -22,6 +22,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -46,6 +47,24 @@ inline void sleep(milliseconds some) {
     std::this_thread::sleep_for(some);
 }
 
+/// An adapter whose BEGIN takes longer than a lease now and then, as where the machine has no time for a process.
+template <class Handle>
+class Stalling : public txhooks::BackendAdapter<Handle> {
+    using Base = txhooks::BackendAdapter<Handle>;
+
+public:
+    using Base::Base;
+    void begin(const typename Base::begin_options& options) {
+        if (dice().one_in(80)) sleep(lease * 3 / 2);
+        Base::begin(options);
+    }
+
+    static random_programs::Dice& dice() {
+        static random_programs::Dice dice{std::random_device{}()};
+        return dice;
+    }
+};
+
 /// A producer or a worker.
 template <class Own>
 class Process {
@@ -55,6 +74,7 @@ class Process {
 public:
     explicit Process(const Start& start)
         : start_{start}, log_{start.folder + "/log", start.process}, dice_{start.seed} {
+        Stalling<typename Own::Handle>::dice() = Dice{dice_.below(~0u)};
         handle_all(std::make_index_sequence<static_cast<std::size_t>(Type::count)>{});
         types_.observe(
             [](void* self, const txhooks::JobEvent& event) noexcept {
@@ -403,7 +423,7 @@ private:
                 sleep(milliseconds{40});
                 break;
             case Plan::sleeps:
-                if (run.attempt() <= 3) sleep(lease * 3);
+                if (run.attempt() <= 3) sleep(is_inside(type) ? lease * 3 / 2 : lease * 3);
                 break;
             case Plan::sleeps_then_throws:
                 if (run.attempt() > 4) break;

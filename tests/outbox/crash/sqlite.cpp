@@ -14,7 +14,8 @@ namespace {
 
 class Sqlite final : public Session {
 public:
-    using Db = txhooks::HookedConnection<sqlite3*>;
+    using Handle = sqlite3*;
+    using Db = txhooks::HookedConnection<Handle, Stalling<Handle>>;
 
     explicit Sqlite(const std::string& folder, std::int64_t = 0) {
         if (sqlite3_open((folder + "/main.db").c_str(), &handle_) != SQLITE_OK)
@@ -49,7 +50,7 @@ private:
 };
 
 [[maybe_unused]] const bool there =
-    add_engine<Sqlite>("sqlite", {"producer", "producer", "worker", "worker"}, false, nullptr);
+    add_engine<Sqlite>("sqlite", {"producer", "producer", "worker", "worker", "worker"}, false, nullptr);
 
 }  // namespace
 }  // namespace crash
