@@ -5,24 +5,35 @@
 // included by libpqxx.cpp, without that flag.
 
 // First what is not ours, which those macros would break.
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <climits>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <random>
+#include <semaphore>
+#include <set>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 

@@ -268,8 +268,8 @@ private:
     class Rows {
     public:
         template <class... Columns>
-        void add(const Columns&... columns) {
-            append(list_, list_.empty() ? "SELECT " : " UNION ALL SELECT ", columns...);
+        void add(const Columns&... fields) {
+            append(list_, list_.empty() ? "SELECT " : " UNION ALL SELECT ", fields...);
         }
         bool empty() const noexcept { return list_.empty(); }
         std::string joined() const {
