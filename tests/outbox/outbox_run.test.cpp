@@ -337,6 +337,11 @@ TEST_CASE("give_up: the job is dead, and what its transaction wrote is undone", 
         program.outbox.add(Mail{1});
         error = "?? ";
     }
+    SECTION("in any language") {
+        program.act = [](JobRun& run) { run.give_up("ung\xc3\xbcltig"); };
+        program.outbox.add(Mail{1});
+        error = "ung\xc3\xbcltig";
+    }
     REQUIRE(program.outbox.dead_letters().size() == 1);
     CHECK(jobs(file, "error || attempts") == error + '1');
     CHECK(truth(file).empty());

@@ -84,6 +84,8 @@ public:
 
     // Gap locks would stop the INSERTs of others.
     static mariadb::Begin begin_claim() noexcept { return {.isolation = mariadb::Isolation::read_committed}; }
+    // SERIALIZABLE would lock what is only looked at.
+    static mariadb::Begin begin_look() noexcept { return begin_claim(); }
 
     static std::string schema() {
         const std::string now = clock;

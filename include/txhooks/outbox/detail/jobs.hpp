@@ -10,6 +10,7 @@
 #include <txhooks/detail/members.hpp>
 #include <txhooks/errors.hpp>
 #include <txhooks/outbox/detail/job_id.hpp>
+#include <txhooks/outbox/detail/readable_text.hpp>
 #include <txhooks/outbox/job.hpp>
 #include <txhooks/outbox/job_run.hpp>
 #include <txhooks/outbox/job_store.hpp>
@@ -484,7 +485,7 @@ private:
             ended.settled = true;  // the row is gone
             if (failure) report(job, "ran, but a hook of it threw", failure);
         } else if (run.gave_up() || (failure && job.attempts >= handler.attempts())) {
-            if (run.gave_up()) text = readable(failure ? run.reason() + " (" + text + ")" : run.reason());
+            if (run.gave_up()) text = readable_text(failure ? run.reason() + " (" + text + ")" : run.reason());
             Ended dead = bury(handler, job, text, run.was_reading());
             dead.duration = ended.duration;
             dead.ran = true;
@@ -613,14 +614,7 @@ private:
     static std::string text_of(const Failure& failure) {
         std::string text = "an exception of another language";
         if (failure.error) with_text_of(failure.error, [&](const char* what) { text = what; });
-        return readable(text);
-    }
-
-    // An error's text may be anything; the column takes text.
-    static std::string readable(const std::string& text) {
-        std::string good;
-        for (const char c : text.substr(0, 2000)) good += c == '\n' || c == '\t' || (c >= ' ' && c <= '~') ? c : '?';
-        return good;
+        return readable_text(text);
     }
 
     void report(const JobRow& job, const char* what, const Failure& failure) noexcept {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/backends/detail/postgres.hpp>
+#include <txhooks/outbox/detail/readable_text.hpp>
 #include <txhooks/outbox/job_store.hpp>
 
 #include <chrono>
@@ -55,31 +56,6 @@ inline std::string job_uuid(std::string_view id) {
         good = dash ? id[i] == '-' : (id[i] >= '0' && id[i] <= '9') || (id[i] >= 'a' && id[i] <= 'f');
     }
     return good ? '\'' + std::string{id} + "'::uuid" : "NULL::uuid";
-}
-
-// What is no UTF-8 the column does not take, and to lose the whole settlement for that would be worse.
-inline std::string job_error_text(std::string_view error) {
-    std::size_t more = 0;  // bytes of a character
-    bool good = true;
-    for (std::size_t i = 0; good && i != error.size(); ++i) {
-        const auto byte = static_cast<unsigned char>(error[i]);
-        const auto next = static_cast<unsigned char>(i + 1 != error.size() ? error[i + 1] : 0);
-        if (more != 0) {
-            good = byte >> 6 == 2;
-            --more;
-        } else if (byte >= 0x80) {
-            more = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : 1;
-            // Too long for what they say, surrogates, and beyond the last character.
-            good = byte >= 0xc2 && byte <= 0xf4 && !(byte == 0xe0 && next < 0xa0) && !(byte == 0xed && next > 0x9f) &&
-                   !(byte == 0xf0 && next < 0x90) && !(byte == 0xf4 && next > 0x8f);
-        } else {
-            good = byte != 0;
-        }
-    }
-    if (good && more == 0) return job_text(error);
-    std::string ascii;
-    for (const char c : error) ascii += c >= ' ' && c <= '~' ? c : '?';
-    return job_text(ascii);
 }
 
 // The table of jobs in PostgreSQL, 13 or later. `Driver` is made of what runs SQL there, and has
@@ -283,8 +259,8 @@ private:
                    (done                         ? "0::bigint"
                     : end.to == JobEnd::To::dead ? never() + "::bigint"
                                                  : after(end.delay)) +
-                   ", " + std::to_string(end.attempts) + "::bigint, " + (done ? "NULL" : job_error_text(end.error)) +
-                   "::text)";
+                   ", " + std::to_string(end.attempts) + "::bigint, " +
+                   (done ? "NULL" : job_text(txhooks::detail::readable_text(end.error))) + "::text)";
         }
         return sql +
                "), mine AS MATERIALIZED (SELECT job.id FROM txhooks_job AS job JOIN ended USING (id, claim) ORDER BY "
