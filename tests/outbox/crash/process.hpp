@@ -315,20 +315,20 @@ private:
         sleep(milliseconds{dice_.below(60)});
     }
 
-    // ---- The last one: a job that is due before the one that everybody has seen as the next of its name
+    // ---- The last one: a job whose transaction commits late, when everybody has looked for later ones of its name
 
     void add_behind() {
-        const auto add = [this](milliseconds delay) {
-            Named<Type::worker> job;
-            job.number = next_number();
-            db_->atomic(Own::writing(), [&] {
-                write_down(job.number, job.number, Type::worker, Plan::well, false, "");
-                outbox_->add(job, {.delay = delay});
-            });
-        };
-        add(milliseconds{1500});
-        sleep(milliseconds{1000});
-        add(milliseconds{0});
+        Named<Type::worker> job;
+        job.number = next_number();
+        db_->atomic(Own::writing(), [&] {
+            write_down(job.number, job.number, Type::worker, Plan::well, false, "");
+            outbox_->add(job, {.delay = milliseconds{4000}});
+        });
+        sleep(milliseconds{1000});  // nobody has anything else to do
+        db_->atomic(Own::writing(), [&] {
+            insert_by_hand(job.number);
+            sleep(milliseconds{1500});
+        });
         stopping = 1;
     }
 
@@ -336,6 +336,7 @@ private:
 
     void work() {
         if (dice_.one_in(2)) {
+            works_ = true;
             while (stopping == 0) {
                 outbox_->work(milliseconds{50});
                 look_what_is_held();
@@ -389,6 +390,7 @@ private:
 
     void attempt(Type type, const Work& job, txhooks::JobRun& run) {
         if (die_next_) die();
+        if (works_ and dice_.one_in(20)) outbox_->stop();  // the rest is given back
         const std::int64_t number = ++runs_;
         const auto born = leases_.find(job.number);
         const bool is_born = born != leases_.end() and run.attempt() == 1;
@@ -521,6 +523,7 @@ private:
     std::int64_t since_ = 0;                       // what is run was claimed after this; 0: not known
     bool die_next_ = false;
     bool troubled_ = false;
+    bool works_ = false;  // by work()
 };
 
 template <class Own>
