@@ -9,10 +9,14 @@
 #include "support/catch.hpp"
 #include "support/exceptions.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
 #include <vector>
 
 using namespace txhooks;
@@ -147,12 +151,68 @@ TEST_CASE("an on_dead that ends its process every time: the job is dead without 
     change(file, "UPDATE txhooks_job SET attempts = 6, claim = 6, holder = 'gone:1', due = 1");
     CHECK(program.outbox.run_due() == 1);
     CHECK(calls == 0);
+    CHECK(program.told.size() == 1);
     CHECK(program.outbox.dead_letters().size() == 1);
 
     program.outbox.add(Report{2});
     change(file, "UPDATE txhooks_job SET attempts = 5, claim = 5, holder = 'gone:1', due = 1 WHERE claim = 0");
     CHECK(program.outbox.run_due() == 1);
     CHECK(calls == 1);
+}
+
+TEST_CASE("a new release with fewer attempts calls on_dead all the same", "[D3][outbox]") {
+    const DatabaseFile file;
+    Program program{file};
+    int calls = 0;
+    program.types.handle<Report>([](const Report&) { throw Oops{}; }, {.in_worker = true, .attempts = 3});
+    program.types.on_dead<Report>([&](JobDb&, const Report&, std::string_view error) {
+        CHECK(error == "boom");
+        ++calls;
+    });
+    program.outbox.add(Report{1});
+    change(file, "UPDATE txhooks_job SET attempts = 10, claim = 10, error = 'boom'");
+    CHECK(program.outbox.run_due() == 1);
+    CHECK(calls == 1);
+    CHECK(program.outbox.dead_letters().size() == 1);
+}
+
+TEST_CASE("captured jobs do not belong to the next block", "[D5][D6][outbox]") {
+    const DatabaseFile file;
+    Program program{file};
+    program.handle_all({.lease = 1s});
+    testing::CapturedHooks hooks{program.db};
+    const auto block = [&](int n) { program.db.atomic([&] { program.outbox.add(Mail{n}); }); };
+    block(1);
+    const std::string before = jobs(file, "due");
+    std::this_thread::sleep_for(150ms);
+    block(2);
+    CHECK(jobs(file, "due").find(before) == 0);
+}
+
+TEST_CASE("a block that hands its hooks over wakes workers too", "[D17][outbox]") {
+    const DatabaseFile file;
+    Program program{file};
+    std::atomic<bool> ran = false, ready = false;
+    Outbox<JobDb>* working = nullptr;
+    program.types.handle<Report>([&](const Report&) { ran = true; }, {.in_worker = true});
+    std::thread worker{[&] {
+        const support::Handle handle{file.path()};
+        support::run(handle, "PRAGMA busy_timeout = 5000");
+        JobDb db{handle.get()};
+        Outbox<JobDb> outbox{db, program.types};
+        working = &outbox;
+        ready = true;
+        outbox.work(1h);
+    }};
+    while (not ready) std::this_thread::sleep_for(1ms);
+    std::this_thread::sleep_for(50ms);
+    DetachedHooks after;
+    program.db.atomic({.detach = &after}, [&] { program.outbox.add(Report{1}); });
+    for (int n = 0; n != 1000 and not ran; ++n) std::this_thread::sleep_for(5ms);
+    CHECK(ran);
+    working->stop();
+    worker.join();
+    after.run();
 }
 
 TEST_CASE("attempts = 1: a job whose process died may not have begun, and is run once more", "[D11][outbox]") {

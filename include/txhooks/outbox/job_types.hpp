@@ -233,7 +233,7 @@ public:
     void tell(const JobEvent& event) const noexcept {
         if (observer_ != nullptr) observer_(observer_context_, event);
     }
-    detail::JobWorkers& workers() noexcept { return workers_; }
+    const std::shared_ptr<detail::JobWorkers>& workers() const noexcept { return workers_; }
 
 private:
     struct Name {
@@ -331,7 +331,7 @@ private:
     void (*observer_)(void*, const JobEvent&) noexcept = nullptr;
     void* observer_context_ = nullptr;
     std::atomic<bool> in_use_ = false;
-    detail::JobWorkers workers_;
+    std::shared_ptr<detail::JobWorkers> workers_ = std::make_shared<detail::JobWorkers>();
 };
 
 }  // namespace txhooks

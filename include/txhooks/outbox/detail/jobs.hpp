@@ -88,8 +88,9 @@ public:
             "txhooks: run_due() in an atomic block; end that first: jobs are claimed in blocks of their own");
         const std::shared_ptr<Jobs> alive = this->shared_from_this();  // a handler may destroy the Outbox
         types_.seal();
-        const Clock::time_point since = Clock::now();
-        std::vector<JobRow> jobs = claim();
+        bool lapsed = false;
+        Clock::time_point since;
+        const std::vector<JobRow> jobs = claim(since, lapsed);
         std::vector<Ended> ended;
         Clock::time_point settled = Clock::now();
         std::size_t ran = 0;
@@ -100,7 +101,7 @@ public:
                 ended.push_back(given_back(job));
                 continue;
             }
-            ended.push_back(run(*handler, job, since + handler->options.lease));
+            ended.push_back(run(*handler, job, since + handler->options.lease, lapsed));
             ran += ended.back().step != JobEvent::Step::given_back || ended.back().ran;
             if (Clock::now() - settled >= settle_every) {
                 settle(ended);
@@ -220,7 +221,27 @@ private:
         Micros shortest_lease = (Micros::max)();
         std::vector<Added*> jobs;  // null: gone
         std::vector<Ended> ended;
+        bool open = true;     // its transaction
         bool undone = false;  // not committed, as far as is known
+    };
+
+    // The hook that knows how the transaction of a group ends. It goes at every end, whoever gets the commit hooks.
+    class EndOfTransaction {
+    public:
+        EndOfTransaction(std::shared_ptr<Group> group, std::shared_ptr<JobWorkers> workers) noexcept
+            : group_{std::move(group)}, workers_{std::move(workers)} {}
+        EndOfTransaction(EndOfTransaction&&) noexcept = default;
+        EndOfTransaction& operator=(EndOfTransaction&&) = delete;
+        ~EndOfTransaction() {
+            if (!group_) return;
+            group_->open = false;
+            if (!group_->undone) workers_->wake();
+        }
+        void operator()() const noexcept { group_->undone = true; }
+
+    private:
+        std::shared_ptr<Group> group_;
+        std::shared_ptr<JobWorkers> workers_;
     };
 
     // The hook that runs a job.
@@ -239,11 +260,11 @@ private:
         Settle(Settle&&) noexcept = default;
         Settle& operator=(Settle&&) = delete;
         ~Settle() {
-            if (jobs_ && !group_->undone) jobs_->end(*group_);
+            if (jobs_ && !group_->undone) jobs_->settle_or_report(*group_);
         }
         void operator()() {
             const std::shared_ptr<Jobs> jobs = std::move(jobs_);
-            jobs->end(*group_);
+            jobs->settle_or_report(*group_);
         }
 
     private:
@@ -317,7 +338,7 @@ private:
         const void* const transaction = blocks(db_).transaction();
         std::erase_if(open_, [&](const std::weak_ptr<Group>& each) {
             const std::shared_ptr<Group> group = each.lock();
-            return !group || group->undone || group->transaction != transaction;
+            return !group || !group->open || group->transaction != transaction;
         });
         for (const std::weak_ptr<Group>& each : open_) {
             const std::shared_ptr<Group> group = each.lock();
@@ -351,8 +372,8 @@ private:
         }
         open_.push_back(group);
         insert(rows);
-        if (!group->jobs.empty()) db_.unless_committed([group]() noexcept { group->undone = true; });
-        if (!handed_over) db_.on_commit(Settle{this->shared_from_this(), group});
+        db_.unless_committed(EndOfTransaction{group, types_.workers()});
+        if (!group->jobs.empty()) db_.on_commit(Settle{this->shared_from_this(), group});
         for (std::size_t place = 0; place != group->jobs.size(); ++place) {
             group->jobs[place]->place = place;
             group->jobs[place]->group = group;
@@ -420,12 +441,6 @@ private:
         return row;
     }
 
-    // Behind the last hook of the group.
-    void end(Group& group) noexcept {
-        settle_or_report(group);
-        if (!closed_) types_.workers().wake();
-    }
-
     void settle_or_report(Group& group) noexcept {
         std::vector<Ended> ended = std::exchange(group.ended, {});
         const Failure failure = attempt([&] { settle(ended); });
@@ -464,10 +479,12 @@ private:
         std::int64_t claim_;
     };
 
-    Ended run(const Handler& handler, const JobRow& job, Clock::time_point lease_ends) {
+    // `lapsed`: the last who had it has ended without a word.
+    Ended run(const Handler& handler, const JobRow& job, Clock::time_point lease_ends, bool lapsed = false) {
         if (Clock::now() >= lease_ends || !db_.usable()) return given_back(job);
         if (job.attempts > most_attempts(handler))
-            return bury(handler, job, job.error.empty() ? "its last run ended without a word" : job.error, false);
+            return bury(handler, job, job.error.empty() ? "its last run ended without a word" : job.error, false,
+                        lapsed);
         Run run{*this, handler, job};
         Ended ended = ended_as(job);
         ended.ran = true;
@@ -527,7 +544,7 @@ private:
     }
 
     // The job is dead, and told to be in the same transaction as its compensation.
-    Ended bury(const Handler& handler, const JobRow& job, std::string error, bool unreadable) {
+    Ended bury(const Handler& handler, const JobRow& job, std::string error, bool unreadable, bool lapsed = false) {
         Ended ended = ended_as(job);
         ended.step = JobEvent::Step::dead;
         ended.to = JobEnd::To::dead;
@@ -538,8 +555,9 @@ private:
         const std::int64_t limit = most_attempts(handler);
         const std::int64_t burial = (std::max)(job.attempts - limit, std::int64_t{1});
         const std::int64_t burials = handler.options.attempts == no_end ? 20 : handler.attempts();
-        if (burial > burials) {
+        if (burial > burials && lapsed) {
             ended.error += "; on_dead ended without a word";
+            report(job, "is dead without its on_dead, in which the process ended each time", {});
             return ended;
         }
         bool mine = true, undone = false;
@@ -556,7 +574,7 @@ private:
         if (!failure) return ended;
         report(job, "is dead, but on_dead threw", failure);
         if (ended.settled) return ended;
-        if (burial == burials)
+        if (burial >= burials)
             ended.error += "; on_dead: " + text_of(failure);
         else
             wait(ended, JobEvent::Step::failed, pause(handler.options, burial), limit + burial, std::move(ended.error));
@@ -643,10 +661,8 @@ private:
             for (unsigned attempts = 1;; ++attempts) {
                 try {
                     const Lazily lazily{db_.backend()};
-                    mine = in_block(claiming(), [&](Store& store) { return store.settle(ends, true); });
-                    if (mine.size() == ends.size()) break;
-                    throw UsageError{
-                        "txhooks: the JobStore of this connection did not answer for each job that it settled"};
+                    mine = in_block(claiming(), [&](Store& store) { return settle_by(store, ends); });
+                    break;
                 } catch (...) {
                     if (attempts == 3 || !is_transient(std::current_exception())) throw;
                 }
@@ -673,6 +689,19 @@ private:
         if (!closed_) types_.tell({ended.name, ended.id, ended.attempt, ended.step, ended.duration, ended.error});
     }
 
+    static std::vector<bool> settle_by(Store& store, std::span<const JobEnd> ends) {
+        std::vector<bool> mine;
+        for (; !ends.empty(); ends = ends.subspan((std::min)(ends.size(), batch_jobs))) {
+            const auto some = ends.first((std::min)(ends.size(), batch_jobs));
+            const std::vector<bool> answers = store.settle(some, true);
+            if (answers.size() != some.size())
+                throw UsageError{
+                    "txhooks: the JobStore of this connection did not answer for each job that it settled"};
+            mine.insert(mine.end(), answers.begin(), answers.end());
+        }
+        return mine;
+    }
+
     // In the open block. Whether it was still this claim's.
     bool settle_here(const JobEnd& end) {
         return with_store_here([&](Store& store) -> bool { return store.settle({&end, 1}, false)[0]; });
@@ -687,7 +716,8 @@ private:
 
     // ---- Claims
 
-    std::vector<JobRow> claim() {
+    // `since`: when the leases begin. `lapsed`: it is one whose lease ran out.
+    std::vector<JobRow> claim(Clock::time_point& since, bool& lapsed) {
         const Clock::time_point now = Clock::now();
         bool full = now - looked_ >= look_every;
         std::vector<FirstJob> due = look(full);
@@ -695,21 +725,23 @@ private:
         if (due.empty()) return {};
         const std::string holder = job_holder();
         std::vector<JobRow> jobs;
+        since = Clock::now();
         in_block(claiming(), [&](Store& store) {
             jobs.clear();
-            const auto claim_from = [&](const FirstJob& first, bool lapsed) {
+            const auto claim_from = [&](const FirstJob& first, bool with_holder) {
                 const Handler& handler = *types_.find(first.name);
                 JobClaim wanted{.name = first.name, .holder = holder, .lease = handler.options.lease};
-                wanted.limit = lapsed || handler.in_order() ? 1 : batch_claims - jobs.size();
+                wanted.limit = with_holder || handler.in_order() ? 1 : batch_claims - jobs.size();
                 wanted.from = mark_of(first.name);
-                wanted.lapsed = lapsed;
+                wanted.lapsed = with_holder;
                 wanted.in_order = handler.in_order();
                 std::vector<JobRow> claimed = store.claim(wanted);
                 jobs.insert(jobs.end(), std::make_move_iterator(claimed.begin()),
                             std::make_move_iterator(claimed.end()));
             };
             if (due.front().lapsed) claim_from(due.front(), true);
-            if (!jobs.empty()) return;  // alone: it may end this process too
+            lapsed = !jobs.empty();
+            if (lapsed) return;  // alone: it may end this process too
             for (const FirstJob& first : due)
                 if (jobs.size() < batch_claims) claim_from(first, false);
         });
@@ -806,20 +838,21 @@ private:
 
     class Working {
     public:
-        explicit Working(Jobs& jobs) : jobs_{jobs} {
-            jobs.types_.workers().add(jobs);
+        explicit Working(Jobs& jobs) : jobs_{jobs}, workers_{jobs.types_.workers()} {
+            workers_->add(jobs);
             jobs.working_ = true;
         }
         Working(const Working&) = delete;
         Working& operator=(const Working&) = delete;
         ~Working() {
             jobs_.working_ = false;
-            if (!jobs_.closed_) jobs_.types_.workers().remove(jobs_);
+            workers_->remove(jobs_);
             jobs_.stopped_.store(false);
         }
 
     private:
         Jobs& jobs_;
+        std::shared_ptr<JobWorkers> workers_;  // the JobTypes may be gone
     };
 
     struct Mark {

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 namespace txhooks::postgres::detail {
@@ -158,12 +159,10 @@ public:
         for (const JobEnd& end : ends) all_done = all_done && end.to == JobEnd::To::done;
         const JobCells settled = driver_.run((lazily ? "SET LOCAL synchronous_commit = off; " : "") +
                                              (all_done ? erase(ends) : erase_and_put(ends)));
+        std::unordered_set<std::string_view> found;
+        for (const std::vector<std::string>& row : settled) found.insert(row[0]);
         std::vector<bool> mine;
-        for (const JobEnd& end : ends) {
-            bool found = false;
-            for (const std::vector<std::string>& row : settled) found = found || row[0] == end.id;
-            mine.push_back(found);
-        }
+        for (const JobEnd& end : ends) mine.push_back(found.contains(end.id));
         return mine;
     }
 
@@ -242,11 +241,14 @@ private:
 
     // Planned in a third of the time that the other takes.
     static std::string erase(std::span<const JobEnd> ends) {
-        std::string sql = "DELETE FROM txhooks_job WHERE ";
-        for (const JobEnd& end : ends)
-            sql += (&end == ends.data() ? "(id = " : " OR (id = ") + job_uuid(end.id) +
-                   " AND claim = " + std::to_string(end.claim) + ')';
-        return sql + " RETURNING id";
+        std::string ids, claims;
+        for (const JobEnd& end : ends) {
+            const char* const comma = &end == ends.data() ? "" : ", ";
+            ids += comma + job_uuid(end.id);
+            claims += comma + ('(' + job_uuid(end.id)) + ", " + std::to_string(end.claim) + "::bigint)";
+        }
+        return "DELETE FROM txhooks_job WHERE id = ANY(ARRAY[" + ids + "]) AND (id, claim) IN (VALUES " + claims +
+               ") RETURNING id";
     }
 
     // All rows are locked in the order of their ids before the first changes.
