@@ -182,11 +182,11 @@ private:
                     break;
                 case What::trouble:
                     if (line.d == 0 or not refuses) break;
-                    add(refused, 0);
-                    counts_[refused].examples.back() += line.text;
+                    ++counts_[refused].count;
+                    counts_[refused].examples.push_back(line.text);
                     break;
                 case What::held:
-                    if (line.d != 0) add(held, 0);
+                    if (line.d != 0) counts_[held].count += line.d;
                     break;
             }
         }
@@ -240,8 +240,7 @@ private:
             const bool at_once = second.begun < first.seen - inexact and not crashed(first.begun, second.begun);
             if (at_once) add(overlapping, job.number, second);
         } else {
-            if (first.succeeded() and second.begun > first.settled and
-                not crashed(first.settled - 50'000, second.begun))
+            if (first.succeeded() and second.begun > first.settled and not crashed(first.settled, second.begun))
                 add(outside_doubled, job.number, second);
             const bool lease_lasts = first.lease_ends != 0 and second.begun < first.lease_ends - inexact;
             if (is_next and lease_lasts and (not first.ended_by_itself() or second.begun < first.returned))
@@ -258,7 +257,7 @@ private:
 
     bool crashed(std::int64_t from, std::int64_t until) const {
         return std::any_of(crashes_.begin(), crashes_.end(),
-                           [&](std::int64_t at) { return at >= from and at <= until; });
+                           [&](std::int64_t at) { return at >= from - 1'000'000 and at <= until; });
     }
 
     // ---- Those of one name that are to run one after the other
@@ -284,7 +283,9 @@ private:
         if (late or not(second.id < first.id) or not jobs_.contains(second.job)) return;
         const auto block = blocks_.find(jobs_.at(second.job).block);
         if (block == blocks_.end() or block->second.committed == 0) return;
-        if (block->second.committed < first.begun - lease_us - 100'000) add(out_of_order, first.job, first);
+        // Its block may begin late, when its lease is over but nobody has taken it.
+        const std::int64_t claimed = first.begun - lease_us * (is_inside(first.type) ? 3 : 1);
+        if (block->second.committed < claimed - 100'000) add(out_of_order, first.job, first);
     }
 
     // ---- Where jobs have died
