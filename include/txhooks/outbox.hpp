@@ -61,7 +61,7 @@ public:
     /// a commit of this program wakes it (through the same `JobTypes`), or something becomes due, or for about `poll`: so long
     /// may a job of another process go unseen.
     ///
-    /// When stopped, it gives back what it has claimed and not begun. Throws when its connection breaks: call it again with
+    /// When stopped, or after a second with one batch, it gives back what it has claimed and not begun. Throws when its connection breaks: call it again with
     /// another; a lock that was not to be had is no reason.
     void work(std::chrono::microseconds poll = std::chrono::seconds{1}) { jobs_->work(poll); }
 
@@ -69,7 +69,8 @@ public:
     /// returns: called before, that returns at once.
     void stop() noexcept { jobs_->stop(); }
 
-    // ---- Looking at the table. In the open block, or in one of its own. Throws what the driver throws.
+    // ---- Looking at the table. In the open block, or in one of its own. What that block has added has no rows before its
+    // COMMIT. Throws what the driver throws.
 
     /// How the jobs of each name stand, by name; also of those that this program does not handle.
     std::vector<JobStats> stats() { return jobs_->stats(); }
@@ -78,12 +79,12 @@ public:
         return jobs_->with_store([&](Store& store) { return store.list(filter); });
     }
     /// The jobs that were given up. They stay until `revive` or `cancel`.
-    std::vector<JobRow> dead_letters() { return list({.dead = true}); }
+    std::vector<JobRow> dead_letters() { return list({.dead = true, .limit = all}); }
     /// Those of one type that are not dead, the oldest first, read from their payloads: for tests.
     template <class Job>
     std::vector<Job> queued() {
         std::vector<Job> jobs;
-        for (const JobRow& row : list({.name = detail::job_name<Job>(), .limit = ~std::size_t{0} >> 1}))
+        for (const JobRow& row : list({.name = detail::job_name<Job>(), .limit = all}))
             if (!row.dead()) jobs.push_back(JobPayload<Job>::load(row.payload));
         return jobs;
     }
@@ -113,6 +114,8 @@ private:
     void add_stored(std::string_view name, std::string payload, const JobOptions& options) override {
         jobs_->add(name, static_cast<std::string&&>(payload), options);
     }
+
+    static constexpr std::size_t all = ~std::size_t{0} >> 1;
 
     std::shared_ptr<detail::Jobs<Db>> jobs_;
 };

@@ -602,6 +602,28 @@ TEST_CASE("when stopped, work gives back what it has not begun", "[D15][outbox]"
     CHECK_THROWS_AS(program.outbox.work(0us), UsageError);
 }
 
+TEST_CASE("work leaves slow jobs to others, run_due does them all", "[D15][outbox]") {
+    const DatabaseFile file;
+    Program program{file};
+    program.handle_all();
+    program.db.atomic([&] {
+        for (int n = 1; n != 5; ++n) program.outbox.add(Report{n});
+    });
+    std::string left;
+    program.act = [&](JobRun&) {
+        if (program.ran.size() == 1) std::this_thread::sleep_for(1100ms);
+        if (program.ran.size() == 2) {
+            left = jobs(file, "payload || attempts");
+            program.outbox.stop();
+        }
+    };
+    program.outbox.work(1h);
+    CHECK(program.ran == Strings{"report 1", "report 2"});
+    CHECK(left == "21,31,41");  // claimed again: they had been given back, and not counted
+    program.act = [](JobRun&) { std::this_thread::sleep_for(600ms); };
+    CHECK(program.outbox.run_due() == 2);
+}
+
 TEST_CASE("a handler that destroys the Outbox", "[outbox]") {
     const DatabaseFile file;
     const support::Handle handle{file.path()};

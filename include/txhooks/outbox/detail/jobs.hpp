@@ -67,8 +67,8 @@ public:
 
     // ---- Jobs are claimed and run
 
-    // Returns how many were run. `until_stopped`: what is not begun when stop() is called is given back.
-    std::size_t run_due(bool until_stopped = false) {
+    // Returns how many were run. `working`: what is not begun when stop() is called, or after a while, is given back.
+    std::size_t run_due(bool working = false) {
         blocks_.refuse_in_block(
             "txhooks: run_due() in an atomic block; end that first: jobs are claimed in blocks of their own");
         const std::shared_ptr<Jobs> alive = this->shared_from_this();  // a handler may destroy the Outbox
@@ -76,12 +76,15 @@ public:
         const ClaimedJobs claimed = claims_.claim();
         next_due_ = claimed.next_due;
         std::vector<Ended> ended;
-        Clock::time_point settled = Clock::now();
+        const Clock::time_point begun = Clock::now();
+        Clock::time_point settled = begun;
         std::size_t ran = 0;
         for (const JobRow& job : claimed.jobs) {
             const Handler* const handler = types_.find(job.name);
             if (handler == nullptr) continue;  // it would be a store that returns what it was not asked for
-            if (runs_.closed() || (until_stopped && stopped_.load(std::memory_order_relaxed))) {
+            const bool others_may =
+                working && (stopped_.load(std::memory_order_relaxed) || Clock::now() - begun > longest_batch);
+            if (runs_.closed() || others_may) {
                 ended.push_back(runs_.given_back(job));
                 continue;
             }
@@ -444,6 +447,7 @@ private:
     static constexpr std::size_t batch_jobs = 500;
     static constexpr std::size_t batch_bytes = 1024 * 1024;
     static constexpr Micros settle_every = std::chrono::milliseconds{50};
+    static constexpr Micros longest_batch = std::chrono::seconds{1};  // else one worker has all the slow ones
 
     Db& db_;
     JobTypes<Db>& types_;
