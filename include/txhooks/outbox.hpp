@@ -61,7 +61,7 @@ public:
     /// a commit of this program wakes it (through the same `JobTypes`), or something becomes due, or for about `poll`: so long
     /// may a job of another process go unseen.
     ///
-    /// When stopped, or after a second with one batch, it gives back what it has claimed and not begun. Throws when its connection breaks: call it again with
+    /// When stopped, it gives back what it has claimed and not begun. Throws when its connection breaks: call it again with
     /// another; a lock that was not to be had is no reason.
     void work(std::chrono::microseconds poll = std::chrono::seconds{1}) { jobs_->work(poll); }
 

@@ -251,6 +251,25 @@ TEST_CASE("jobs: blocks that hand their hooks over", "[D14][D17][outbox]") {
     world.check_gold();
 }
 
+TEST_CASE("jobs: one statement for each five hundred, or megabyte", "[D6][outbox]") {
+    World world;
+    world.engine.keep_log(true);
+    Program program{world.engine, world.ran};
+    const auto inserts = [&] {
+        const auto& log = world.engine.log();
+        return std::count_if(log.begin(), log.end(),
+                             [](const std::string& sql) { return sql.rfind("INSERT jobs", 0) == 0; });
+    };
+    program.db.atomic([&] {
+        for (int n = 0; n != 1001; ++n) program.outbox->add(Report{{"r"}});
+    });
+    CHECK(inserts() == 3);
+    program.db.atomic([&] {
+        for (int n = 0; n != 5; ++n) program.outbox->add(Report{{std::string(400'000, 'x')}});
+    });
+    CHECK(inserts() == 3 + 3);
+}
+
 TEST_CASE("jobs: retry", "[D1][outbox]") {
     World world;
     Program program{world.engine, world.ran};

@@ -4,6 +4,7 @@
 
 #include <txhooks/outbox/libpq.hpp>
 #include <txhooks/outbox/libpqxx.hpp>
+#include <txhooks/retry.hpp>
 
 #include "support/catch.hpp"
 #include "support/postgres_scene.hpp"
@@ -805,4 +806,36 @@ OUTBOX_TEST("at serializable, workers and writers do not fail each other", "[D3]
     CHECK(failed == 0);
     while (program.outbox.run_due() != 0) {}
     CHECK(program.outbox.list().empty());
+}
+
+TEST_CASE("work() ends when its connection breaks", "[D15][outbox]") {
+    using Scene = support::PostgresScene<>;
+    Table<Scene> table;
+    JobTypes<Scene::Db> types;
+    const std::string session = std::to_string(PQbackendPID(table.db.backend()));
+    types.handle<Report>([&](const Report&) { table.ask("SELECT pg_terminate_backend(" + session + ")"); },
+                         {.in_worker = true});
+    Outbox<Scene::Db> outbox{table.db, types};
+    outbox.add(Report{{"r"}});
+    CHECK_THROWS(outbox.work(10ms));
+    CHECK(table.jobs("name, attempts, holder IS NOT NULL") == "report 1 t");
+}
+
+TEST_CASE("a key that somebody else has added meanwhile is a serialization failure, which retry heals",
+          "[D13][outbox]") {
+    using Scene = support::PostgresScene<>;
+    Table<Scene> table;
+    JobTypes<Scene::Db> types;
+    Outbox<Scene::Db> outbox{table.db, types};
+    PQclear(PQexec(table.db.backend(), "SET default_transaction_isolation = 'repeatable read'"));
+    int attempts = 0;
+    retry(table.db, {.first_delay = 1ns}, [&] {
+        ++attempts;
+        PQclear(PQexec(table.db.backend(), "SELECT 1"));  // what it sees is as of now
+        if (attempts == 1)
+            table.change("INSERT INTO txhooks_job (name, payload, job_key) VALUES ('mail', 'theirs', 'k')");
+        outbox.add(Mail{{"mine"}}, {.key = "k"});
+    });
+    CHECK(attempts == 2);
+    CHECK(table.jobs("name, job_key, encode(payload, 'escape')") == "mail k mine");
 }

@@ -5,12 +5,8 @@
 
 #include <chrono>
 #include <concepts>
-#include <cstddef>
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 namespace txhooks {
 

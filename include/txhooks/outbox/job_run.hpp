@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 
 namespace txhooks {
 
@@ -16,11 +15,12 @@ class JobRun {
 public:
     /// 36 characters, a UUID; the same in every attempt: an idempotency key for the outside world.
     std::string_view id() const noexcept { return id_; }
-    /// From 1.
+    /// From 1. A job whose process died before it began has used one up.
     std::int64_t attempt() const noexcept { return attempt_; }
 
     /// The lease lasts until so long from now (at most ten years). False: the job is somebody else's, because the lease was over: stop.
-    /// In a block that is open on the connection it is part of that. Throws: what the driver throws.
+    /// In a block that is open on the connection it is part of that; in a handler `in_transaction` it has nothing to do.
+    /// Throws: what the driver throws.
     virtual bool extend(std::chrono::microseconds lease) = 0;
 
     /// When the handler has returned, or thrown, the job is dead: no further attempt makes sense. What a handler

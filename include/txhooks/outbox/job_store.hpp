@@ -48,7 +48,7 @@ struct JobStats {
 /// Which rows `Outbox::list` returns, the oldest first.
 struct JobFilter {
     std::string_view name = {};  ///< empty: every name
-    bool dead = false;           ///< only those that are dead
+    bool dead = false;           ///< only those that are dead; else all
     std::size_t limit = 1000;
 };
 

@@ -44,8 +44,8 @@ inline constexpr unsigned forever = detail::no_end;
 struct HandlerOptions {
     /// Only by `work` and `run_due`, not on the committing thread: for slow work.
     bool in_worker = false;
-    /// One at a time, the oldest committed one; one that fails holds the others back, until it is dead. Implies
-    /// `in_worker`.
+    /// One at a time, the oldest committed one; one that waits (it failed, has a delay, said `again_in`) holds the others
+    /// back, until it is done or dead. Implies `in_worker`.
     bool in_order = false;
     /// So many runs may fail before the job is dead; one whose process ended counts. `forever`: no end. (With 1, a job whose
     /// process ended is run once more: it may have died of another job, before it began.)
@@ -140,7 +140,7 @@ public:
 
     /// Jobs of type `Job` are run by `handler(job)`, `handler(job, run)` or `handler(db, job, run)`: at least once, on the
     /// committing thread or another. It is called as const, perhaps by several threads at once, with no block open. What
-    /// it throws is a failed attempt, which is tried again.
+    /// it throws is a failed attempt, which is tried again; what it returns is ignored.
     ///
     /// Throws: `UsageError` if the type or a name is handled already, an option does not fit, or a job was added or looked for.
     template <class Job, class Handler>

@@ -37,7 +37,8 @@ class JobClaims {
 public:
     JobClaims(Db& db, const JobTypes<Db>& types) : blocks_{db}, types_{types} {}
 
-    ClaimedJobs claim() {
+    // At most `limit` of them.
+    ClaimedJobs claim(std::size_t limit) {
         ClaimedJobs claimed;
         bool full = Clock::now() - looked_ >= look_every;
         std::vector<FirstJob> due = look(full, claimed.next_due);
@@ -50,7 +51,7 @@ public:
             const auto claim_from = [&](const FirstJob& first, bool lapsed) {
                 const Handler& handler = *types_.find(first.name);
                 JobClaim wanted{.name = first.name, .holder = holder, .lease = handler.options.lease};
-                wanted.limit = lapsed || handler.in_order() ? 1 : most_claimed - claimed.jobs.size();
+                wanted.limit = lapsed || handler.in_order() ? 1 : limit - claimed.jobs.size();
                 wanted.from = mark_of(first.name);
                 wanted.lapsed = lapsed;
                 wanted.in_order = handler.in_order();
@@ -60,7 +61,7 @@ public:
             claimed.lapsed = !claimed.jobs.empty();
             if (claimed.lapsed) return;  // alone: it may end this process too
             for (const FirstJob& first : due)
-                if (claimed.jobs.size() < most_claimed) claim_from(first, false);
+                if (claimed.jobs.size() < limit) claim_from(first, false);
         });
         return claimed;
     }
@@ -115,7 +116,6 @@ private:
         std::int64_t due;
     };
 
-    static constexpr std::size_t most_claimed = 50;
     static constexpr Micros look_every = std::chrono::seconds{1};
 
     JobBlocks<Db> blocks_;

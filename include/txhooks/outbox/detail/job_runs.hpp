@@ -57,8 +57,8 @@ public:
     bool closed() const noexcept { return closed_; }
 
     // `lapsed`: the last who had it has ended without a word.
-    Ended run(const Handler& handler, const JobRow& job, Clock::time_point lease_ends, bool lapsed = false) {
-        if (Clock::now() >= lease_ends || !db_.usable()) return given_back(job);
+    Ended run(const Handler& handler, const JobRow& job, Clock::time_point begins_until, bool lapsed = false) {
+        if (Clock::now() >= begins_until || !db_.usable()) return given_back(job);
         if (job.attempts > most_attempts(handler))
             return bury(handler, job, job.error.empty() ? "its last run ended without a word" : job.error, false,
                         lapsed);
@@ -213,9 +213,11 @@ private:
         if (!mine) ended.step = JobEvent::Step::superseded;
         ended.settled = !mine || (!undone && outcome_of(failure) == Outcome::committed);
         if (!failure) return ended;
-        report(job, "is dead, but on_dead threw", failure);
+        const bool last = ended.settled || burial >= burials;
+        report(job, last ? "is dead, but on_dead threw" : "is to be dead, but on_dead threw, and is tried again",
+               failure);
         if (ended.settled) return ended;
-        if (burial >= burials)
+        if (last)
             ended.error += "; on_dead: " + text_of(failure);
         else
             wait(ended, JobEvent::Step::failed, pause(handler.options, burial), limit + burial, std::move(ended.error));

@@ -22,13 +22,11 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <random>
 #include <semaphore>
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -67,13 +65,13 @@ public:
 
     // ---- Jobs are claimed and run
 
-    // Returns how many were run. `working`: what is not begun when stop() is called, or after a while, is given back.
+    // Returns how many were run. `working`: for work(), where others work too, and stop() may be called.
     std::size_t run_due(bool working = false) {
         blocks_.refuse_in_block(
             "txhooks: run_due() in an atomic block; end that first: jobs are claimed in blocks of their own");
         const std::shared_ptr<Jobs> alive = this->shared_from_this();  // a handler may destroy the Outbox
         types_.seal();
-        const ClaimedJobs claimed = claims_.claim();
+        const ClaimedJobs claimed = claims_.claim(working ? batch_ : most_claimed);
         next_due_ = claimed.next_due;
         std::vector<Ended> ended;
         const Clock::time_point begun = Clock::now();
@@ -82,13 +80,12 @@ public:
         for (const JobRow& job : claimed.jobs) {
             const Handler* const handler = types_.find(job.name);
             if (handler == nullptr) continue;  // it would be a store that returns what it was not asked for
-            const bool others_may =
-                working && (stopped_.load(std::memory_order_relaxed) || Clock::now() - begun > longest_batch);
-            if (runs_.closed() || others_may) {
+            if (runs_.closed() || (working && stopped_.load(std::memory_order_relaxed))) {
                 ended.push_back(runs_.given_back(job));
                 continue;
             }
-            ended.push_back(runs_.run(*handler, job, claimed.since + handler->options.lease, claimed.lapsed));
+            ended.push_back(
+                runs_.run(*handler, job, begins_until(claimed.since, *handler, claimed.jobs.size()), claimed.lapsed));
             ran += ended.back().step != JobEvent::Step::given_back || ended.back().ran;
             if (Clock::now() - settled >= settle_every) {
                 runs_.settle(ended);
@@ -96,7 +93,19 @@ public:
             }
         }
         runs_.settle(ended);
+        if (working && !claimed.jobs.empty()) size_batch(Clock::now() - begun);
         return ran;
+    }
+
+    // A worker takes a few jobs at a time where each takes long: others may be idle.
+    void size_batch(Clock::duration took) noexcept {
+        if (took < settle_every) batch_ = (std::min)(2 * batch_, most_claimed);
+        if (took > 4 * settle_every) batch_ = (std::max)(batch_ / 2, std::size_t{1});
+    }
+
+    // One of several has waited for the others: what is left of its lease must do for a run.
+    static Clock::time_point begins_until(Clock::time_point since, const Handler& handler, std::size_t jobs) noexcept {
+        return since + (jobs > 1 ? handler.options.lease / 2 : handler.options.lease);
     }
 
     void work(Micros poll) {
@@ -395,9 +404,10 @@ private:
         added.begun = true;
         const Failure failure = attempt([&] {
             const JobRow job = row(added);
-            group->ended.push_back(runs_.closed()
-                                       ? runs_.given_back(job)
-                                       : runs_.run(*added.handler, job, group->since + added.handler->options.lease));
+            group->ended.push_back(
+                runs_.closed()
+                    ? runs_.given_back(job)
+                    : runs_.run(*added.handler, job, begins_until(group->since, *added.handler, group->jobs.size())));
         });
         if (failure)
             detail::blocks(db_).report("txhooks: a job could not be run after its commit; it is when its lease is over",
@@ -446,8 +456,8 @@ private:
 
     static constexpr std::size_t batch_jobs = 500;
     static constexpr std::size_t batch_bytes = 1024 * 1024;
+    static constexpr std::size_t most_claimed = 50;
     static constexpr Micros settle_every = std::chrono::milliseconds{50};
-    static constexpr Micros longest_batch = std::chrono::seconds{1};  // else one worker has all the slow ones
 
     Db& db_;
     JobTypes<Db>& types_;
@@ -459,6 +469,7 @@ private:
     std::vector<std::weak_ptr<Group>> open_;  // written, and perhaps not committed yet
     bool registered_ = true;                  // with the connection, as the one that writes last
     bool working_ = false;
+    std::size_t batch_ = 1;        // jobs that work() claims at once
     Micros next_due_ = ten_years;  // so long from now
     std::atomic<bool> stopped_ = false;
     std::counting_semaphore<> woken_{0};

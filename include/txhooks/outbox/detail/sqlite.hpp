@@ -89,7 +89,10 @@ public:
 
     static std::string schema() {
         return "CREATE TABLE IF NOT EXISTS txhooks_job (\n"
-               "    id TEXT NOT NULL PRIMARY KEY,\n"
+               "    id TEXT NOT NULL PRIMARY KEY DEFAULT (lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || "
+               "'-4' ||\n"
+               "        substr(hex(randomblob(2)), 2) || '-a' || substr(hex(randomblob(2)), 2) || '-' || "
+               "hex(randomblob(6)))),\n"
                "    name TEXT NOT NULL,\n"
                "    payload BLOB NOT NULL,\n"
                "    due INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)),\n"
