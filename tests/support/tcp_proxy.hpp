@@ -54,16 +54,17 @@ public:
     void arm(std::string text, Cut how) {
         in_thread([&] {
             armed_ = true;
+            cut_ = false;
             text_ = std::move(text);
             how_ = how;
         });
     }
 
-    /// Whether it has cut since it was armed.
+    /// Whether it has cut since it was armed; false before.
     bool has_cut() {
-        bool armed = false;
-        in_thread([&] { armed = armed_; });
-        return not armed;
+        bool cut = false;
+        in_thread([&] { cut = cut_; });
+        return cut;
     }
 
     /// Closes every connection there is.
@@ -140,6 +141,7 @@ private:
             const bool cuts = armed_ and std::string_view{link->request.data(), size}.find(text_) != std::string::npos;
             if (cuts) {
                 armed_ = false;
+                cut_ = true;
                 link->silent = how_ == Cut::no_answer;
                 link->keeps_answer = how_ == Cut::reply;
                 if (how_ == Cut::request) return link->close();
@@ -171,6 +173,7 @@ private:
     asio::ip::tcp::acceptor acceptor_;
     unsigned short port_;
     bool armed_ = false;
+    bool cut_ = false;
     std::string text_;
     Cut how_ = Cut::request;
     std::size_t round_trips_ = 0;
