@@ -10,6 +10,9 @@
 
 namespace txhooks {
 
+template <class Db>
+class JobTypes;
+
 /// One run of a job's handler.
 class JobRun {
 public:
@@ -37,10 +40,10 @@ public:
         verdict_ = Verdict::again;
     }
 
-    // For JobTypes.
-    void reading(bool now) noexcept { reading_ = now; }
-
 protected:
+    template <class Db>
+    friend class JobTypes;  // which reads the payload
+
     enum class Verdict : unsigned char { done, again, dead };
 
     JobRun(std::string_view id, std::int64_t attempt) : id_{id}, attempt_{attempt} {}

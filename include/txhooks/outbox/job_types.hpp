@@ -79,6 +79,13 @@ struct JobEvent {
 
 namespace detail {
 
+template <class Db>
+class Jobs;
+template <class Db>
+class JobRuns;
+template <class Db>
+class JobClaims;
+
 // What is known of the jobs of one type.
 template <class Db>
 struct JobHandler {
@@ -218,7 +225,10 @@ public:
         observer_context_ = context;
     }
 
-    // For Outbox.
+private:
+    friend class detail::Jobs<Db>;
+    friend class detail::JobRuns<Db>;
+    friend class detail::JobClaims<Db>;
 
     void seal() noexcept { in_use_.store(true, std::memory_order_relaxed); }
     const detail::JobHandler<Db>* find(std::string_view name) const noexcept {
@@ -235,7 +245,6 @@ public:
     }
     const std::shared_ptr<detail::JobWorkers>& workers() const noexcept { return workers_; }
 
-private:
     struct Name {
         std::string name;
         detail::JobHandler<Db>* handler;
@@ -292,9 +301,9 @@ private:
         entry->in_block = in_block;
         entry->options = std::move(options);
         entry->run = [shared, call](Db& db, std::string_view payload, JobRun& run) {
-            run.reading(true);
+            run.reading_ = true;
             const Job job = JobPayload<Job>::load(payload);
-            run.reading(false);
+            run.reading_ = false;
             call(*shared, db, job, run);
         };
         std::vector<Name> names = names_;
