@@ -277,7 +277,10 @@ private:
         need_sound_connection();
     }
     void change(const std::string& key, std::optional<std::string> value) {
-        if (open_) changes_.push_back({key, get(key)});
+        if (open_) {
+            std::optional<std::string> before = get(key);  // GCC 11 would leak the copy of key if this threw behind it
+            changes_.push_back({key, std::move(before)});
+        }
         set(key, std::move(value));
     }
 
