@@ -4,7 +4,9 @@
 
 void fill(txhooks::JobTypes<Db>& types) {
 #ifndef CONTROL
-    types.handle<Welcome>(txhooks::in_transaction, [n = 0](Db&, const Welcome&) mutable { ++n; });
+    types.handle<Welcome>(txhooks::in_transaction, [n = 0](Db&, const Welcome&) mutable {
+        if (++n == 2) throw n;
+    });
 #else
     types.handle<Welcome>(txhooks::in_transaction, [n = 0](Db&, const Welcome&) { static_cast<void>(n); });
 #endif

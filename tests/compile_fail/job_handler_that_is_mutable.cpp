@@ -4,7 +4,9 @@
 
 void fill(txhooks::JobTypes<Db>& types) {
 #ifndef CONTROL
-    types.handle<Welcome>([n = 0](const Welcome&) mutable { ++n; });
+    types.handle<Welcome>([n = 0](const Welcome&) mutable {
+        if (++n == 2) throw n;
+    });
 #else
     types.handle<Welcome>([n = 0](const Welcome&) { static_cast<void>(n); });
 #endif

@@ -49,7 +49,7 @@ protected:
     JobRun(std::string_view id, std::int64_t attempt) : id_{id}, attempt_{attempt} {}
     JobRun(const JobRun&) = delete;
     JobRun& operator=(const JobRun&) = delete;
-    ~JobRun() = default;
+    virtual ~JobRun() = default;
 
     std::string_view id_;
     std::int64_t attempt_;
