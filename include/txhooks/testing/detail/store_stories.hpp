@@ -18,7 +18,7 @@
 #include <exception>
 #include <functional>
 #include <future>
-#include <optional>
+#include <memory>
 #include <set>
 #include <span>
 #include <stdexcept>
@@ -206,6 +206,7 @@ public:
         std::vector<JobRow> left;
         db.looking([&](Store& store) { left = store.list({}); });
         std::vector<JobEnd> ends;
+        ends.reserve(left.size());
         for (const JobRow& row : left) ends.push_back({row.id, row.claim, To::done, {}, 0, {}});
         if (!ends.empty()) db.claiming([&](Store& store) { store.settle(ends, true); });
     }
@@ -240,7 +241,7 @@ inline std::string ids(std::initializer_list<std::string_view> given) {
 
 inline void tables(Table& t) {
     need(t.db.schema().find("txhooks_job") != std::string::npos, "schema() does not name txhooks_job");
-    const std::string id = t.add();
+    t.add();
     t.db.create_table();
     need(t.rows().size() == 1, "create_table() lost a row of the table that was there");
 }
@@ -369,7 +370,7 @@ inline void key_is_free(Table& t) {
 // ---- Claiming
 
 inline void when_due(Table& t) {
-    const std::string later = t.add("p", "", minute);
+    t.add("p", "", minute);
     const std::string soon = t.add("p", "", moment);
     const std::string dead = t.add("p", "", {}, minute);
     need(t.settle(dead, 1, To::dead), "a job that was born leased cannot be settled with claim 1");
@@ -712,9 +713,10 @@ inline void cancels_by_key(Table& t) {
         return t.ask([&](Store& store) { return store.cancel(t.name, key); });
     };
     need(!cancel("key"), "cancel() by key says yes to a job that has begun");
-    const std::string waits = t.add("p", "key"), no_key = t.add();
+    t.add("p", "key");
+    const std::string no_key = t.add();
     Table other{t.db, nullptr, t.name + "_too"};
-    const std::string elsewhere = other.add("p", "key");
+    other.add("p", "key");
     need(!cancel("KEY") && !cancel("key ") && !cancel("none"), "cancel() by key says yes to a key that no job has");
     need(cancel("key") && !cancel("key"), "cancel() by key says no to a job that waits, or yes twice");
     need(ids(t.rows()) == ids({begun, no_key}) && other.rows().size() == 1,
@@ -768,11 +770,11 @@ inline bool one_writes(Table& t) {
     Database& other = t.other();
     Table elsewhere{other, nullptr, t.name + "_w"};
     const NewJob mine = t.job("p", "", minute), theirs = elsewhere.job("p", "", minute);
-    std::optional<Errand> errand;
+    std::unique_ptr<Errand> errand;
     bool waits = false;
     t.db.writing([&](Store& store) {
         store.insert({&mine, 1}, "host:1");
-        errand.emplace([&] { elsewhere.insert(other, theirs); });
+        errand = std::make_unique<Errand>([&] { elsewhere.insert(other, theirs); });
         waits = !errand->soon();
         t.db.connection().set_rollback(true);
     });
@@ -800,13 +802,13 @@ inline void beside_a_claim(Table& t) {
     std::vector<JobRow> mine, theirs;
     std::atomic<bool> begun = false, looked_soon = false, claimed_soon = false;
     FirstJob first;
-    std::optional<Errand> look, claim;
+    std::unique_ptr<Errand> look, claim;
     t.db.claiming([&](Store& store) {
         mine = store.claim(t.wanted(1));
-        look.emplace([&] { t.look(other, first); });
+        look = std::make_unique<Errand>([&] { t.look(other, first); });
         looked_soon = look->soon();
         if (!looked_soon) return;
-        claim.emplace([&] {
+        claim = std::make_unique<Errand>([&] {
             other.claiming([&](Store& second) {
                 begun = true;
                 theirs = second.claim(t.wanted());
@@ -834,11 +836,11 @@ inline void inserts_beside_a_claim(Table& t) {
     t.add();
     t.add();
     t.add("p", "", {}, minute);
-    std::optional<Errand> errand;
+    std::unique_ptr<Errand> errand;
     bool soon = false;
     t.db.claiming([&](Store& store) {
         need(store.claim(t.wanted()).size() == 2, "jobs that are due were not claimed");
-        errand.emplace([&] {
+        errand = std::make_unique<Errand>([&] {
             for (const NewJob* const job : {&before, &behind, &keyed}) t.insert(other, *job);
         });
         soon = errand->soon();
@@ -852,10 +854,10 @@ inline void inserts_beside_a_claim(Table& t) {
 inline void key_from_two(Table& t) {
     Database& other = t.other();
     const NewJob mine = t.job("mine", "key", minute), theirs = t.job("theirs", "key", minute);
-    std::optional<Errand> errand;
+    std::unique_ptr<Errand> errand;
     t.db.writing([&](Store& store) {
         store.insert({&mine, 1}, "host:1");
-        errand.emplace([&] { t.insert(other, theirs); });
+        errand = std::make_unique<Errand>([&] { t.insert(other, theirs); });
         std::this_thread::sleep_for(std::chrono::milliseconds{100});
     });
     errand->wait();
