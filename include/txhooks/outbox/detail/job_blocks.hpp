@@ -36,8 +36,6 @@ public:
 
     explicit JobBlocks(Db& db) noexcept : db_{db} {}
 
-    Db& db() const noexcept { return db_; }
-
     void refuse_in_block(const char* text) const {
         if (db_.in_atomic_block()) throw UsageError{text};
     }

@@ -4,6 +4,7 @@
 // SQL as text and its rows, over MariaDB's client.
 
 #include <txhooks/errors.hpp>
+#include <txhooks/outbox/detail/hex.hpp>
 
 #include <mysql.h>
 
@@ -15,22 +16,12 @@
 
 namespace txhooks::mariadb::detail {
 
-// A literal that means the same in every sql_mode and character set. Empty: NULL.
-inline std::string hex_or_null(std::string_view bytes) {
-    if (bytes.empty()) return "NULL";
-    constexpr const char* digits = "0123456789ABCDEF";
-    std::string literal;
-    literal.reserve(bytes.size() * 2 + 3);
-    literal += "X'";
-    for (const char c : bytes) {
-        const auto byte = static_cast<unsigned char>(c);
-        literal += digits[byte >> 4];
-        literal += digits[byte & 15];
-    }
-    return literal += '\'';
-}
+// Literals that mean the same in every sql_mode and character set.
 inline std::string hex(std::string_view bytes) {
-    return bytes.empty() ? "X''" : hex_or_null(bytes);
+    return "X'" + txhooks::detail::hex(bytes) + '\'';
+}
+inline std::string hex_or_null(std::string_view bytes) {
+    return bytes.empty() ? "NULL" : hex(bytes);
 }
 
 // The rows of a statement, all of them read.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <txhooks/backends/detail/postgres.hpp>
+#include <txhooks/outbox/detail/hex.hpp>
 #include <txhooks/outbox/detail/readable_text.hpp>
 #include <txhooks/outbox/job_store.hpp>
 
@@ -18,17 +19,7 @@ namespace txhooks::postgres::detail {
 
 using JobCells = std::vector<std::vector<std::string>>;  // rows; NULL is ""
 
-inline std::string hex(std::string_view bytes) {
-    static constexpr char digits[] = "0123456789abcdef";
-    std::string text;
-    text.reserve(2 * bytes.size());
-    for (const char c : bytes) {
-        const auto byte = static_cast<unsigned char>(c);
-        text += digits[byte >> 4];
-        text += digits[byte & 15];
-    }
-    return text;
-}
+using txhooks::detail::hex;
 
 // Of what encode(..., 'hex') returns.
 inline std::string bytes_of(std::string_view hex) {
