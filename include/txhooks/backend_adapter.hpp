@@ -29,6 +29,9 @@ namespace txhooks {
 ///     bool in_another_process() const noexcept;                // it was begun before fork(): no hook runs here
 ///     CommitResult commit(const char* marker) noexcept;        // both or none: for txhooks::Doubt. COMMIT that writes
 ///     bool was_committed(const char* marker);                  //   the marker's row; whether that row was there
+///     CommitResult commit(const char* ahead, const char* marker) noexcept;  // for an Outbox: SQL sent ahead of COMMIT,
+///                                                              //   in its round trip, each statement ended by ';'; if
+///                                                              //   it fails, all is rolled back; the marker or null
 ///     bool transient(const std::exception_ptr&) const noexcept;       // for txhooks::retry: worth another attempt;
 ///     bool rolled_back_by(const std::exception_ptr&) const noexcept;  //   has this error ended the transaction
 ///     S& session();                                            // what a function given to atomic runs SQL through

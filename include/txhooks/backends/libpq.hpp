@@ -43,6 +43,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 namespace txhooks::postgres {
 
@@ -231,15 +232,17 @@ private:
 };
 
 // What is sent with BEGIN and before COMMIT for the server to check that it is still the same transaction; `in_any`:
-// that it is in any.
+// that it is in any. `first` is that by itself.
 struct NoCheck {
     static constexpr const char* begin = "BEGIN";
+    static constexpr const char* first = "SAVEPOINT txhooks_0; RELEASE txhooks_0; ";
     static constexpr const char* commit = "COMMIT";
     static constexpr const char* commit_in_any = "SAVEPOINT txhooks_0; COMMIT";
     static bool says_lost(std::string_view) noexcept { return false; }
 };
 struct SettingCheck {
     static constexpr const char* begin = "BEGIN; SET LOCAL txhooks.block = 'ours'";
+    static constexpr const char* first = "SELECT 1 / (pg_catalog.current_setting('txhooks.block') = 'ours')::int; ";
     static constexpr const char* commit =
         "SELECT 1 / (pg_catalog.current_setting('txhooks.block') = 'ours')::int; COMMIT";
     static constexpr const char* commit_in_any = commit;
@@ -249,6 +252,7 @@ struct SettingCheck {
 };
 struct SavepointCheck {
     static constexpr const char* begin = "BEGIN; SAVEPOINT txhooks_0";
+    static constexpr const char* first = "RELEASE txhooks_0; ";
     static constexpr const char* commit = "RELEASE txhooks_0; COMMIT";
     static constexpr const char* commit_in_any = commit;
     static bool says_lost(std::string_view sqlstate) noexcept { return sqlstate == "3B001"; }  // no such savepoint
@@ -302,22 +306,24 @@ public:
         char sql[300];
         std::snprintf(sql, sizeof sql, "%.*sSAVEPOINT txhooks_0; EXECUTE txhooks_marker('%s'); COMMIT",
                       static_cast<int>(std::strlen(Check::commit) - std::strlen("COMMIT")), Check::commit, marker);
-        detail::Reply reply{conn(), sql};
-        if (only_failed_with(reply, detail::not_prepared))
-            reply = detail::commit_marked(
-                "ROLLBACK TO txhooks_0; PREPARE txhooks_marker(text) AS INSERT INTO txhooks_commit (id, committed) "
-                "VALUES ($1, true); ",
-                marker, "COMMIT", [this](const char* first) { return detail::Reply{conn(), first}; });
-        if (only_failed_with(reply, detail::read_only)) {
-            // There is nothing to mark if it wrote nothing before it became read-only.
-            const detail::Reply unmarked{conn(), detail::commit_unmarked};
-            if (PQtransactionStatus(conn()) != PQTRANS_INERROR) {
-                CommitResult result = proven(unmarked);
-                result.lost = result.outcome == Outcome::unknown;  // not in doubt: no marker was sent
-                return result;
-            }
+        return marked(detail::Reply{conn(), sql}, marker);
+    }
+
+    /// For an Outbox. In one round trip, too; `marker` may be null.
+    CommitResult commit(const char* ahead, const char* marker) noexcept {
+        if (const std::optional<CommitResult> refused = refuse_commit()) return *refused;
+        std::string sql;
+        try {
+            sql = std::string{Check::first} + ahead;
+            if (marker != nullptr)
+                sql += std::string{"SAVEPOINT txhooks_0; EXECUTE txhooks_marker('"} + marker + "'); ";
+            sql += "COMMIT";
+        } catch (...) {
+            return {Outcome::still_open, std::current_exception()};
         }
-        return proven(reply);
+        const detail::StraySavepoints::Ours ours{watch_.history.strays};
+        detail::Reply reply{conn(), sql.c_str()};
+        return marker == nullptr ? proven(reply) : marked(std::move(reply), marker);
     }
 
     bool was_committed(const char* marker) {
@@ -408,6 +414,25 @@ private:
     // The transaction is still there, and COMMIT was not reached.
     bool only_failed_with(const detail::Reply& reply, std::string_view sqlstate) const noexcept {
         return reply.sqlstate() == sqlstate && PQtransactionStatus(conn()) == PQTRANS_INERROR;
+    }
+
+    // By the answer to a COMMIT with a marker.
+    CommitResult marked(detail::Reply reply, const char* marker) noexcept {
+        if (only_failed_with(reply, detail::not_prepared))
+            reply = detail::commit_marked(
+                "ROLLBACK TO txhooks_0; PREPARE txhooks_marker(text) AS INSERT INTO txhooks_commit (id, committed) "
+                "VALUES ($1, true); ",
+                marker, "COMMIT", [this](const char* first) { return detail::Reply{conn(), first}; });
+        if (only_failed_with(reply, detail::read_only)) {
+            // There is nothing to mark if it wrote nothing before it became read-only.
+            const detail::Reply unmarked{conn(), detail::commit_unmarked};
+            if (PQtransactionStatus(conn()) != PQTRANS_INERROR) {
+                CommitResult result = proven(unmarked);
+                result.lost = result.outcome == Outcome::unknown;  // not in doubt: no marker was sent
+                return result;
+            }
+        }
+        return proven(reply);
     }
 
     // By the answer to COMMIT.

@@ -45,6 +45,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <exception>
+#include <string>
 #include <string_view>
 
 namespace txhooks {
@@ -195,6 +196,20 @@ public:
                       "COMMIT AND NO CHAIN NO RELEASE;END",
                       marker);
         return commit_by(sql, Retry::unmarked);
+    }
+
+    /// For an Outbox. What does not commit is rolled back; `marker` may be null.
+    CommitResult commit(const char* ahead, const char* marker) noexcept {
+        std::string compound;
+        try {
+            compound = std::string{"BEGIN NOT ATOMIC RELEASE SAVEPOINT txhooks_0;"} + ahead;
+            if (marker != nullptr)
+                compound += std::string{"INSERT INTO txhooks_commit (id, committed) VALUES ('"} + marker + "', TRUE);";
+            compound += "COMMIT AND NO CHAIN NO RELEASE;END";
+        } catch (...) {
+            return {Outcome::still_open, std::current_exception()};
+        }
+        return commit_by(compound, Retry::never);
     }
 
     bool was_committed(const char* marker) {

@@ -24,6 +24,10 @@ public:
     // Returns whether it did anything: then it is asked again, behind the hooks that this has registered.
     virtual bool last_before_commit() = 0;
 
+    // What is to go out in one round trip with COMMIT, if the adapter can: null for nothing. And that it has.
+    virtual const char* ahead_of_commit() noexcept = 0;
+    virtual void went_ahead_of_commit() noexcept = 0;
+
 protected:
     ~LastBeforeCommit() = default;
 };
@@ -60,6 +64,7 @@ public:
     virtual void verb_reset() = 0;
     virtual bool has_markers() const noexcept = 0;
     virtual CommitResult verb_commit_marked(const char* marker) noexcept = 0;
+    virtual CommitResult verb_commit_behind(const char* ahead, const char* marker) noexcept = 0;
     virtual bool verb_was_committed(const char* marker) = 0;
 
     // ---- How it stands: standing.hpp
@@ -109,6 +114,7 @@ public:
     void set_last_before_commit(LastBeforeCommit* last);
     void ask_last_before_commit();
     bool hands_hooks_over() const noexcept { return owner_->lent_by != nullptr; }
+    bool commits_by_engine() const noexcept { return stages_.verbs() == nullptr; }
 
     // ---- The bad end: rolling_back.hpp
 

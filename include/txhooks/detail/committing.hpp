@@ -118,7 +118,13 @@ inline void Blocks::ask_last_before_commit() {
 inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
     const InVerb under_way{*this};
     if (OutermostVerbs* const instead = stages_.verbs()) return instead->commit();
-    return marked ? verb_commit_marked(doubt_->marker_) : verb_commit();
+    const char* const marker = marked ? doubt_->marker_ : nullptr;
+    const char* const ahead = last_before_commit_ != nullptr ? last_before_commit_->ahead_of_commit() : nullptr;
+    if (ahead == nullptr) return marked ? verb_commit_marked(marker) : verb_commit();
+    CommitResult result = verb_commit_behind(ahead, marker);
+    if (result.outcome != Outcome::still_open && last_before_commit_ != nullptr)
+        last_before_commit_->went_ahead_of_commit();
+    return result;
 }
 
 template <class Verbs>

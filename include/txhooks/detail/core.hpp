@@ -90,6 +90,15 @@ public:
         }
         return result;
     }
+    CommitResult verb_commit_behind([[maybe_unused]] const char* ahead,
+                                    [[maybe_unused]] const char* marker) noexcept override {
+        CommitResult result;
+        if constexpr (HasCommitBehind<Adapter>) {
+            result = adapter.commit(ahead, marker);
+            note_doubt(result);
+        }
+        return result;
+    }
     bool verb_was_committed([[maybe_unused]] const char* marker) override {
         if constexpr (HasMarkers<Adapter>)
             return adapter.was_committed(marker);

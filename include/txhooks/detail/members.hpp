@@ -79,6 +79,10 @@ concept HasMarkers = requires(T& t, const char* marker) {
     { t.was_committed(marker) } -> std::same_as<bool>;
 };
 template <class T>
+concept HasCommitBehind = requires(T& t, const char* text) {
+    { t.commit(text, text) } noexcept -> std::same_as<CommitResult>;
+};
+template <class T>
 concept HasTransient = requires(const T& t, const std::exception_ptr& error) {
     { t.transient(error) } noexcept -> std::same_as<bool>;
 };
@@ -211,6 +215,10 @@ struct CheckedVerbs {
     static_assert(HasMarkers<T> || !(Names<T, WasCommittedName> || requires(T& t, const char* m) { t.commit(m); }),
                   "txhooks: this adapter has only one of commit(marker) and was_committed(marker), or they do not fit: "
                   "write CommitResult commit(const char*) noexcept and bool was_committed(const char*), public");
+    static_assert(
+        HasCommitBehind<T> || !requires(T& t, const char* text) { t.commit(text, text); },
+        "txhooks: commit(ahead, marker) of this adapter does not fit: write CommitResult commit(const char*, "
+        "const char*) noexcept, public");
     static_assert(HasTransient<T> || !Names<T, TransientName>,
                   "txhooks: transient() of this adapter does not fit: write bool transient(const std::exception_ptr&) "
                   "const noexcept, public");
