@@ -131,7 +131,12 @@ struct JobEnd {
 ///
 /// Optional: `static B begin_claim()` and `static B begin_look()`, the begin options of the blocks that claim and settle, and
 /// of those that only look (READ COMMITTED, whatever the session has; the write lock at once); `class Lazily`, made of
-/// `Backend&` before a block that settles lazily begins, and destroyed after it.
+/// `Backend&` before a block that settles lazily begins, and destroyed after it. Where they save round trips:
+///
+///     // The same as insert(), as text, each statement ended by ';': goes out with COMMIT if the adapter can do that.
+///     static std::string insertion(std::span<const NewJob> jobs, std::string_view holder);
+///     // The same as settle() lazily, outside of blocks; empty: it has done nothing, that takes a block.
+///     static std::vector<bool> settle_alone(Backend&, std::span<const JobEnd>);
 template <class Backend>
 class JobStore {
     static_assert(sizeof(Backend*) == 0,

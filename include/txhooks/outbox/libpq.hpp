@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,9 @@ public:
     using JobTable::JobTable;
 
     static void create_table(PGconn* conn) { create_table_by(conn); }
+    static std::vector<bool> settle_alone(PGconn* conn, std::span<const JobEnd> ends) {
+        return settle_alone_by(conn, ends);
+    }
 };
 
 }  // namespace txhooks

@@ -16,6 +16,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -60,6 +61,10 @@ public:
     static void create_table(Backend& db) {
         pqxx::nontransaction session{db};
         create_table_by(session);
+    }
+    static std::vector<bool> settle_alone(Backend& db, std::span<const JobEnd> ends) {
+        pqxx::nontransaction session{db};
+        return settle_alone_by(session, ends);
     }
 };
 

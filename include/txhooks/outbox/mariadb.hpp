@@ -65,6 +65,12 @@ public:
     }
 
     void insert(std::span<const NewJob> jobs, std::string_view holder) {
+        std::string sql = insertion(jobs, holder);
+        sql.pop_back();
+        send(sql);
+    }
+
+    static std::string insertion(std::span<const NewJob> jobs, std::string_view holder) {
         std::string sql = "INSERT INTO txhooks_job (id, name, payload, due, claim, attempts, holder, job_key) VALUES ";
         bool keyed = false;
         for (const NewJob& job : jobs) {
@@ -76,7 +82,7 @@ public:
                    hex_or_null(job.key), ")");
         }
         if (keyed) sql += " ON DUPLICATE KEY UPDATE payload = VALUES(payload), due = VALUES(due)";
-        send(sql);
+        return sql + ';';
     }
 
     std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
@@ -123,8 +129,7 @@ public:
     }
 
     std::vector<bool> settle(std::span<const JobEnd> ends, bool) {
-        if (ends.size() == 1 && ends[0].to == JobEnd::To::done)
-            return {change(erase, "id = ", hex(ends[0].id), " AND claim = ", ends[0].claim) == 1};
+        if (is_one_done(ends)) return {erase_one(ends[0])};
         const std::unordered_map<std::string, std::int64_t> claims = lock(ends);
         std::vector<bool> mine;
         Rows done, others;
@@ -144,6 +149,12 @@ public:
             change("UPDATE ", others.joined(),
                    " SET j.holder = NULL, j.due = l.due, j.attempts = l.attempts, j.error = l.error");
         return mine;
+    }
+
+    // One statement is a transaction of its own, and locks one row.
+    static std::vector<bool> settle_alone(MYSQL* db, std::span<const JobEnd> ends) {
+        if (!is_one_done(ends)) return {};
+        return {JobStore{db}.erase_one(ends[0])};
     }
 
     bool extend(std::string_view id, std::int64_t claim, Micros lease) {
@@ -193,6 +204,11 @@ public:
     }
 
 private:
+    static bool is_one_done(std::span<const JobEnd> ends) noexcept {
+        return ends.size() == 1 && ends[0].to == JobEnd::To::done;
+    }
+    bool erase_one(const JobEnd& end) { return change(erase, "id = ", hex(end.id), " AND claim = ", end.claim) == 1; }
+
     // No time zone, and no hour that comes twice.
     static constexpr const char* clock = "TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
     // A statement that looks at more rows than it takes locks them, and commits of others die of 1213: what it looks at

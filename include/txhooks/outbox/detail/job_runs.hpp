@@ -12,6 +12,7 @@
 #include <txhooks/outbox/job_run.hpp>
 #include <txhooks/outbox/job_store.hpp>
 #include <txhooks/outbox/job_types.hpp>
+#include <txhooks/outcome.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -115,8 +116,7 @@ public:
         if (!ends.empty()) {
             for (unsigned attempts = 1;; ++attempts) {
                 try {
-                    const typename JobBlocks<Db>::Lazily lazily{db_.backend()};
-                    mine = blocks_.in_block(blocks_.claiming(), [&](Store& store) { return settle_by(store, ends); });
+                    mine = settle_lazily(ends);
                     break;
                 } catch (...) {
                     if (attempts == 3 || !blocks_.is_transient(std::current_exception())) throw;
@@ -291,6 +291,15 @@ private:
                    {});
         }
         if (!closed_) types_.tell({ended.name, ended.id, ended.attempt, ended.step, ended.duration, ended.error});
+    }
+
+    std::vector<bool> settle_lazily(std::span<const JobEnd> ends) {
+        if constexpr (requires { Store::settle_alone(db_.backend(), ends); }) {
+            if (db_.usable() && db_.adapter().state() == ConnectionState::idle)
+                if (std::vector<bool> mine = Store::settle_alone(db_.backend(), ends); !mine.empty()) return mine;
+        }
+        const typename JobBlocks<Db>::Lazily lazily{db_.backend()};
+        return blocks_.in_block(blocks_.claiming(), [&](Store& store) { return settle_by(store, ends); });
     }
 
     static std::vector<bool> settle_by(Store& store, std::span<const JobEnd> ends) {

@@ -27,6 +27,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -202,8 +203,9 @@ private:
         Micros shortest_lease = (Micros::max)();
         std::vector<Added*> jobs;  // null: gone
         std::vector<Ended> ended;
-        bool open = true;     // its transaction
-        bool undone = false;  // not committed, as far as is known
+        std::string ahead_of_commit = {};  // what inserts jobs, and goes out with COMMIT
+        bool open = true;                  // its transaction
+        bool undone = false;               // not committed, as far as is known
     };
 
     // The hook that knows how the transaction of a group ends. It goes at every end, whoever gets the commit hooks.
@@ -352,7 +354,7 @@ private:
             group->jobs.push_back(added);
         }
         open_.push_back(group);
-        insert(rows);
+        insert(rows, *group);
         db_.unless_committed(EndOfTransaction{group, types_.workers()});
         if (!group->jobs.empty()) db_.on_commit(Settle{this->shared_from_this(), group});
         for (std::size_t place = 0; place != group->jobs.size(); ++place) {
@@ -363,19 +365,48 @@ private:
             if (added->group == nullptr) added->jobs = nullptr;
     }
 
-    void insert(std::span<const NewJob> rows) {
+    void insert(std::span<const NewJob> rows, Group& group) {
         const std::string holder = job_holder();
-        blocks_.with_store_here([&](Store& store) {
-            while (!rows.empty()) {
-                std::size_t count = 0;
-                for (std::size_t bytes = 0; count != rows.size() && count != batch_jobs; ++count) {
-                    bytes += rows[count].payload.size();
-                    if (bytes > batch_bytes && count != 0) break;
-                }
-                store.insert(rows.first(count), holder);
-                rows = rows.subspan(count);
+        if constexpr (can_go_ahead_of_commit) {
+            // Not before it is known that the table is there: what then fails says what to do.
+            if (has_inserted_ && one_batch(rows) == rows.size() && detail::blocks(db_).commits_by_engine()) {
+                Group* const open = group_ahead_of_commit();
+                (open != nullptr ? *open : group).ahead_of_commit += Store::insertion(rows, holder);
+                return;
             }
+        }
+        blocks_.with_store_here([&](Store& store) {
+            for (; !rows.empty(); rows = rows.subspan(one_batch(rows)))
+                store.insert(rows.first(one_batch(rows)), holder);
         });
+        has_inserted_ = true;
+    }
+
+    static std::size_t one_batch(std::span<const NewJob> rows) noexcept {
+        std::size_t count = 0;
+        for (std::size_t bytes = 0; count != rows.size() && count != batch_jobs; ++count) {
+            bytes += rows[count].payload.size();
+            if (bytes > batch_bytes && count != 0) break;
+        }
+        return count;
+    }
+
+    Group* group_ahead_of_commit() noexcept {
+        const void* const transaction = detail::blocks(db_).transaction();
+        for (const std::weak_ptr<Group>& each : open_) {
+            const std::shared_ptr<Group> group = each.lock();
+            if (group && group->open && !group->undone && group->transaction == transaction &&
+                !group->ahead_of_commit.empty())
+                return group.get();  // the transaction has it, too
+        }
+        return nullptr;
+    }
+    const char* ahead_of_commit() noexcept override {
+        const Group* const group = group_ahead_of_commit();
+        return group == nullptr ? nullptr : group->ahead_of_commit.c_str();
+    }
+    void went_ahead_of_commit() noexcept override {
+        if (Group* const group = group_ahead_of_commit()) group->ahead_of_commit.clear();
     }
 
     // By name and key, so that two programs lock keys in the same order. Of those with the same key the last one counts.
@@ -454,6 +485,11 @@ private:
         std::shared_ptr<JobWorkers> workers_;  // the JobTypes may be gone
     };
 
+    static constexpr bool can_go_ahead_of_commit =
+        HasCommitBehind<std::remove_reference_t<decltype(std::declval<Db&>().adapter())>> &&
+        requires(std::span<const NewJob> rows) {
+            { Store::insertion(rows, "") } -> std::same_as<std::string>;
+        };
     static constexpr std::size_t batch_jobs = 500;
     static constexpr std::size_t batch_bytes = 1024 * 1024;
     static constexpr std::size_t most_claimed = 50;
@@ -468,6 +504,7 @@ private:
     std::vector<Added*> waiting_;             // for the COMMIT of the open transaction; null: gone
     std::vector<std::weak_ptr<Group>> open_;  // written, and perhaps not committed yet
     bool registered_ = true;                  // with the connection, as the one that writes last
+    bool has_inserted_ = false;
     bool working_ = false;
     std::size_t batch_ = 1;        // jobs that work() claims at once
     Micros next_due_ = ten_years;  // so long from now

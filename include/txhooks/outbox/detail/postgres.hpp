@@ -31,6 +31,11 @@ inline std::string bytes_of(std::string_view hex) {
     return bytes;
 }
 
+// The same, whatever standard_conforming_strings and bytea_output are.
+inline std::string job_bytes(std::string_view bytes) {
+    return "E'\\\\x" + hex(bytes) + '\'';
+}
+
 // A literal that means the same whatever client_encoding and standard_conforming_strings are. "" is NULL.
 inline std::string job_text(std::string_view utf8) {
     if (utf8.empty()) return "NULL";
@@ -86,18 +91,27 @@ public:
     }
 
     void insert(std::span<const NewJob> jobs, std::string_view holder) {
-        if (jobs.empty()) return;
+        if (!jobs.empty()) driver_.run(insertion(jobs, holder));
+    }
+
+    // What is not as the table has it by itself is planned sooner if it is not written down.
+    static std::string insertion(std::span<const NewJob> jobs, std::string_view holder) {
         std::string sql = "INSERT INTO txhooks_job (id, name, payload, due, claim, attempts, holder, job_key) VALUES ";
+        bool keyed = false;
         for (const NewJob& job : jobs) {
             const bool leased = job.lease != Micros{0};
-            sql += (&job == jobs.data() ? "(" : ", (") + job_text(job.id) + ", " + job_text(job.name) + ", decode('" +
-                   hex(job.payload) + "', 'hex'), " + after(leased ? job.lease : job.delay) +
-                   (leased ? ", 1, 1, " + job_text(holder) : ", 0, 0, NULL") + ", " + job_text(job.key) + ')';
+            const Micros later = leased ? job.lease : job.delay;
+            keyed = keyed || !job.key.empty();
+            sql += (&job == jobs.data() ? "(" : ", (") + job_text(job.id) + ", " + job_text(job.name) + ", " +
+                   job_bytes(job.payload) + ", " + (later == Micros{0} ? "DEFAULT" : after(later)) +
+                   (leased ? ", 1, 1, " + job_text(holder) : ", DEFAULT, DEFAULT, NULL") + ", " + job_text(job.key) +
+                   ')';
         }
-        sql +=
-            " ON CONFLICT (name, job_key) WHERE claim = 0 AND job_key IS NOT NULL DO UPDATE SET payload = "
-            "excluded.payload, due = excluded.due";
-        driver_.run(sql);
+        if (keyed)
+            sql +=
+                " ON CONFLICT (name, job_key) WHERE claim = 0 AND job_key IS NOT NULL DO UPDATE SET payload = "
+                "excluded.payload, due = excluded.due";
+        return sql + ';';
     }
 
     std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
@@ -145,16 +159,7 @@ public:
     }
 
     std::vector<bool> settle(std::span<const JobEnd> ends, bool lazily) {
-        if (ends.empty()) return {};
-        bool all_done = true;
-        for (const JobEnd& end : ends) all_done = all_done && end.to == JobEnd::To::done;
-        const JobCells settled = driver_.run((lazily ? "SET LOCAL synchronous_commit = off; " : "") +
-                                             (all_done ? erase(ends) : erase_and_put(ends)));
-        std::unordered_set<std::string_view> found;
-        for (const std::vector<std::string>& row : settled) found.insert(row[0]);
-        std::vector<bool> mine;
-        for (const JobEnd& end : ends) mine.push_back(found.contains(end.id));
-        return mine;
+        return settle_by(lazily ? not_waiting : "", ends);
     }
 
     bool extend(std::string_view id, std::int64_t claim, Micros lease) {
@@ -208,6 +213,12 @@ public:
     }
 
 protected:
+    // Several statements in one string are one transaction.
+    static std::vector<bool> settle_alone_by(typename Driver::Session session, std::span<const JobEnd> ends) {
+        return JobTable{session}.settle_by(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; " + std::string{not_waiting}, ends);
+    }
+
     // Where it is there no lock is taken: CREATE INDEX would wait for all who write, and let nobody write meanwhile.
     // Where it is not, one at a time creates it: CREATE ... IF NOT EXISTS of two at once fails, and says so in a notice
     // otherwise.
@@ -230,8 +241,25 @@ private:
     static std::string never() { return std::to_string(JobRow::never_due); }
     static std::int64_t number(const std::string& text) { return std::stoll(text); }
 
+    static constexpr const char* not_waiting = "SET LOCAL synchronous_commit = off; ";
+
+    std::vector<bool> settle_by(const std::string& first, std::span<const JobEnd> ends) {
+        if (ends.empty()) return {};
+        bool all_done = true;
+        for (const JobEnd& end : ends) all_done = all_done && end.to == JobEnd::To::done;
+        const JobCells settled = driver_.run(first + (all_done ? erase(ends) : erase_and_put(ends)));
+        std::unordered_set<std::string_view> found;
+        for (const std::vector<std::string>& row : settled) found.insert(row[0]);
+        std::vector<bool> mine;
+        for (const JobEnd& end : ends) mine.push_back(found.contains(end.id));
+        return mine;
+    }
+
     // Planned in a third of the time that the other takes.
     static std::string erase(std::span<const JobEnd> ends) {
+        if (ends.size() == 1)
+            return "DELETE FROM txhooks_job WHERE id = " + job_uuid(ends[0].id) +
+                   " AND claim = " + std::to_string(ends[0].claim) + " RETURNING id";
         std::string ids, claims;
         for (const JobEnd& end : ends) {
             const char* const comma = &end == ends.data() ? "" : ", ";
