@@ -77,8 +77,9 @@ public:
         std::vector<Ended> ended;
         const Clock::time_point begun = Clock::now();
         Clock::time_point settled = begun;
-        std::size_t ran = 0;
+        std::size_t ran = 0, bytes = 0;
         for (const JobRow& job : claimed.jobs) {
+            bytes += job.payload.size();
             const Handler* const handler = types_.find(job.name);
             if (handler == nullptr) continue;  // it would be a store that returns what it was not asked for
             if (runs_.closed() || (working && stopped_.load(std::memory_order_relaxed))) {
@@ -94,14 +95,16 @@ public:
             }
         }
         runs_.settle(ended);
-        if (working && !claimed.jobs.empty()) size_batch(Clock::now() - begun);
+        if (working && !claimed.jobs.empty()) size_batch(Clock::now() - begun, bytes);
         return ran;
     }
 
-    // A worker takes a few jobs at a time where each takes long: others may be idle.
-    void size_batch(Clock::duration took) noexcept {
-        if (took < settle_every) batch_ = (std::min)(2 * batch_, most_claimed);
-        if (took > 4 * settle_every) batch_ = (std::max)(batch_ / 2, std::size_t{1});
+    // A worker takes a few jobs at a time where each takes long, because others may be idle, or is large.
+    void size_batch(Clock::duration took, std::size_t bytes) noexcept {
+        if (took > 4 * settle_every || bytes > batch_bytes)
+            batch_ = (std::max)(batch_ / 2, std::size_t{1});
+        else if (took < settle_every)
+            batch_ = (std::min)(2 * batch_, most_worked);
     }
 
     // One of several has waited for the others: what is left of its lease must do for a run.
@@ -493,6 +496,7 @@ private:
     static constexpr std::size_t batch_jobs = 500;
     static constexpr std::size_t batch_bytes = 1024 * 1024;
     static constexpr std::size_t most_claimed = 50;
+    static constexpr std::size_t most_worked = 200;
     static constexpr Micros settle_every = std::chrono::milliseconds{50};
 
     Db& db_;
