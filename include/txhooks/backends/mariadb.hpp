@@ -439,7 +439,7 @@ private:
     }
 
     // How many parts of `compound` were done for sure. Where a query may still be at work, it is made certain that the
-    // answer is to ours: in a compound by its first part, which says so, else by a question of its own.
+    // answer is to ours: in a compound by its first part, which says so, else, or if it is long, by a question of its own.
     unsigned run(std::string_view compound) const noexcept {
         if (!has_latest_word()) [[unlikely]]
             return run_unsure(compound);
@@ -448,7 +448,7 @@ private:
     [[gnu::cold, gnu::noinline]] unsigned run_unsure(std::string_view compound) const noexcept {
         note_ending(Ending::by_success);
         unsigned done = 0;
-        if constexpr (Style::whole) {
+        if (Style::whole && compound.size() < most_tagged) {
             if (tagged(detail::compound_begin, compound.substr(detail::compound_begin.size()))) done = detail::all;
             note_ending(Ending::by_error);
         } else if (ask_state()) {
@@ -463,7 +463,7 @@ private:
     bool tagged(std::string_view before, std::string_view after) const noexcept {
         char tag[48];
         std::snprintf(tag, sizeof tag, "txhooks %p %u", static_cast<const void*>(this), ++tags_);
-        char sql[600];
+        char sql[most_tagged + 100];
         const int size =
             std::snprintf(sql, sizeof sql, "%.*sSELECT '%s'%s%.*s", static_cast<int>(before.size()), before.data(), tag,
                           after.empty() ? "" : ";", static_cast<int>(after.size()), after.data());
@@ -479,6 +479,8 @@ private:
         mariadb_cancel(db_);
         return false;
     }
+
+    static constexpr std::size_t most_tagged = 500;
 
     bool done(std::string_view compound) const noexcept { return run(compound) == detail::all; }
     [[gnu::noinline]] bool begun_otherwise(const Begin& how) const {
