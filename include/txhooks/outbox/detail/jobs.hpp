@@ -52,7 +52,8 @@ public:
     // The Outbox is gone, and so may be the JobTypes.
     void close() noexcept {
         runs_.close();
-        if (waiting_.empty()) leave();
+        blocks_.close();
+        leave_if_nothing_waits();
     }
 
     // ---- A job is added
@@ -214,20 +215,22 @@ private:
     // The hook that knows how the transaction of a group ends. It goes at every end, whoever gets the commit hooks.
     class EndOfTransaction {
     public:
-        EndOfTransaction(std::shared_ptr<Group> group, std::shared_ptr<JobWorkers> workers) noexcept
-            : group_{std::move(group)}, workers_{std::move(workers)} {}
+        EndOfTransaction(std::shared_ptr<Jobs> jobs, std::shared_ptr<Group> group) noexcept
+            : jobs_{std::move(jobs)}, group_{std::move(group)}, workers_{jobs_->types_.workers()} {}
         EndOfTransaction(EndOfTransaction&&) noexcept = default;
         EndOfTransaction& operator=(EndOfTransaction&&) = delete;
         ~EndOfTransaction() {
             if (!group_) return;
             group_->open = false;
+            jobs_->leave_if_nothing_waits();
             if (!group_->undone) workers_->wake();
         }
         void operator()() const noexcept { group_->undone = true; }
 
     private:
+        std::shared_ptr<Jobs> jobs_;
         std::shared_ptr<Group> group_;
-        std::shared_ptr<JobWorkers> workers_;
+        std::shared_ptr<JobWorkers> workers_;  // the JobTypes may be gone
     };
 
     // The hook that runs a job.
@@ -280,7 +283,7 @@ private:
         if (added.group == nullptr) {
             if (added.place < waiting_.size() && waiting_[added.place] == &added) waiting_[added.place] = nullptr;
             while (!waiting_.empty() && waiting_.back() == nullptr) waiting_.pop_back();
-            if (runs_.closed() && waiting_.empty()) leave();
+            leave_if_nothing_waits();
             return;
         }
         added.group->jobs[added.place] = nullptr;
@@ -288,6 +291,9 @@ private:
         attempt([&] { added.group->ended.push_back(runs_.given_back(row(added))); });  // else its lease runs out
     }
 
+    void leave_if_nothing_waits() noexcept {
+        if (runs_.closed() && waiting_.empty() && group_ahead_of_commit() == nullptr) leave();
+    }
     void leave() noexcept {
         if (!std::exchange(registered_, false)) return;
         if (Blocks* const db = watch_.alive()) db->set_last_before_commit(nullptr);
@@ -298,12 +304,12 @@ private:
     bool last_before_commit() override {
         renew();
         const std::vector<Added*> jobs = take_waiting();
-        if (jobs.empty()) return false;
-        if (runs_.closed())
+        if (runs_.closed() && (!jobs.empty() || group_ahead_of_commit() != nullptr))
             throw UsageError{
                 "txhooks: the Outbox was destroyed before the block ended in which jobs were added to it; everything "
                 "is rolled "
                 "back"};
+        if (jobs.empty()) return false;
         write(jobs);
         return true;
     }
@@ -358,7 +364,7 @@ private:
         }
         open_.push_back(group);
         insert(rows, *group);
-        db_.unless_committed(EndOfTransaction{group, types_.workers()});
+        db_.unless_committed(EndOfTransaction{this->shared_from_this(), group});
         if (!group->jobs.empty()) db_.on_commit(Settle{this->shared_from_this(), group});
         for (std::size_t place = 0; place != group->jobs.size(); ++place) {
             group->jobs[place]->place = place;
@@ -502,8 +508,8 @@ private:
     Db& db_;
     JobTypes<Db>& types_;
     JobBlocks<Db> blocks_{db_};
-    JobRuns<Db> runs_{db_, types_};
-    JobClaims<Db> claims_{db_, types_};
+    JobRuns<Db> runs_{blocks_, db_, types_};
+    JobClaims<Db> claims_{blocks_, types_};
     Blocks::Watch watch_{detail::blocks(db_)};
     std::vector<Added*> waiting_;             // for the COMMIT of the open transaction; null: gone
     std::vector<std::weak_ptr<Group>> open_;  // written, and perhaps not committed yet
