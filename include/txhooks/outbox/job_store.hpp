@@ -130,8 +130,12 @@ struct JobEnd {
 ///     bool cancel(std::string_view name, std::string_view key);  // deletes the one that has not begun
 ///
 /// Optional: `static B begin_claim()` and `static B begin_look()`, the begin options of the blocks that claim and settle, and
-/// of those that only look (READ COMMITTED, whatever the session has; the write lock at once); `class Lazily`, made of
-/// `Backend&` before a block that settles lazily begins, and destroyed after it. Where they save round trips:
+/// of those that only look (READ COMMITTED, whatever the session has; the write lock at once); `static B begin_settle()`,
+/// where those of a claim take more than a settlement needs; `class Lazily`, made of `Backend&` before a block that settles
+/// lazily begins, and destroyed after it. `class Kept`, what a store keeps from block to block (prepared statements): each
+/// Outbox has one, default-constructed, and the store and `Lazily` are made of `(S session, Kept&)` and `(Backend&, Kept&)`;
+/// it has `void close() noexcept`: the Outbox is gone, and from then on nothing of it stays in the connection. Where they
+/// save round trips:
 ///
 ///     // The same as insert(), as text, each statement ended by ';': goes out with COMMIT if the adapter can do that.
 ///     static std::string insertion(std::span<const NewJob> jobs, std::string_view holder);
@@ -146,10 +150,25 @@ class JobStore {
 
 namespace detail {
 
+template <class Store>
+concept KeepsBetweenBlocks = requires { typename Store::Kept; };
+
+template <class Store, class Session>
+inline constexpr bool is_made_of = std::constructible_from<Store, Session>;
+template <KeepsBetweenBlocks Store, class Session>
+inline constexpr bool is_made_of<Store, Session> =
+    std::default_initializable<typename Store::Kept> && requires(typename Store::Kept& kept) {
+        requires std::constructible_from<Store, Session, typename Store::Kept&>;
+        { kept.close() } noexcept -> std::same_as<void>;
+    };
+
 template <class Store, class Backend, class Session>
 struct CheckedStore {
-    static_assert(std::constructible_from<Store, Session>,
+    static_assert(is_made_of<Store, Session> || KeepsBetweenBlocks<Store>,
                   "txhooks: a JobStore is made of what runs SQL in a block: explicit JobStore(S session)");
+    static_assert(is_made_of<Store, Session> || !KeepsBetweenBlocks<Store>,
+                  "txhooks: a JobStore that has a class Kept is made of what runs SQL in a block, and of that: "
+                  "JobStore(S session, Kept&); Kept is default-constructed, and has void close() noexcept");
     static_assert(
         requires {
             { Store::schema() } -> std::same_as<std::string>;

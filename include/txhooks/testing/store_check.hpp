@@ -24,8 +24,7 @@ namespace store_stories {
 template <class Made>
 class StoreOf final : public Store {
 public:
-    template <class Session>
-    explicit StoreOf(Session&& session) : store_{session} {}
+    explicit StoreOf(Made& store) noexcept : store_{store} {}
 
     void insert(std::span<const NewJob> jobs, std::string_view holder) override { store_.insert(jobs, holder); }
     std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first) override {
@@ -43,36 +42,26 @@ public:
     bool cancel(std::string_view name, std::string_view key) override { return store_.cancel(name, key); }
 
 private:
-    Made store_;
+    Made& store_;
 };
 
 template <class Db>
 class DatabaseOf final : public Database {
     using Made = JobStore<txhooks::detail::backend_of<Db>>;
     using Options = txhooks::detail::options_of<Db>;
+    using Blocks = txhooks::detail::JobBlocks<Db>;
 
 public:
-    explicit DatabaseOf(Db& db) noexcept : db_{db} {}
+    explicit DatabaseOf(Db& db) : db_{db} {}
 
     std::string schema() override { return Made::schema(); }
     void create_table() override { Made::create_table(db_.backend()); }
     void writing(const Act& act) override { in_block({}, act); }
     void claiming(const Act& act) override {
-        Options options;
-        if constexpr (requires { options.begin = Made::begin_claim(); }) options.begin = Made::begin_claim();
-        if constexpr (requires { typename Made::Lazily; }) {
-            const typename Made::Lazily lazily{db_.backend()};
-            in_block(options, act);
-        } else {
-            in_block(options, act);
-        }
+        [[maybe_unused]] const auto lazily = blocks_.lazily();
+        in_block(Blocks::claiming(), act);
     }
-    void looking(const Act& act) override {
-        Options options;
-        if constexpr (requires { options.begin = Made::begin_look(); }) options.begin = Made::begin_look();
-        if (db_.in_atomic_block()) options = {};
-        in_block(options, act);
-    }
+    void looking(const Act& act) override { in_block(db_.in_atomic_block() ? Options{} : Blocks::looking(), act); }
     Connection& connection() override { return db_; }
     void pass(Micros time) override {
         if constexpr (requires { db_.backend().pass_time(time); })
@@ -83,13 +72,14 @@ public:
 
 private:
     void in_block(const Options& options, const Act& act) {
-        db_.atomic(options, [&](auto&& session) {
-            StoreOf<Made> store{session};
+        blocks_.in_block(options, [&](Made& made) {
+            StoreOf<Made> store{made};
             act(store);
         });
     }
 
     Db& db_;
+    Blocks blocks_{db_};
 };
 
 }  // namespace store_stories

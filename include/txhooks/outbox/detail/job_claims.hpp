@@ -35,7 +35,7 @@ class JobClaims {
     using Micros = std::chrono::microseconds;
 
 public:
-    JobClaims(Db& db, const JobTypes<Db>& types) : blocks_{db}, types_{types} {}
+    JobClaims(JobBlocks<Db>& blocks, const JobTypes<Db>& types) : blocks_{blocks}, types_{types} {}
 
     // At most `limit` of them.
     ClaimedJobs claim(std::size_t limit) {
@@ -118,7 +118,7 @@ private:
 
     static constexpr Micros look_every = std::chrono::seconds{1};
 
-    JobBlocks<Db> blocks_;
+    JobBlocks<Db>& blocks_;
     const JobTypes<Db>& types_;
     std::vector<Mark> marks_;  // of each name: nothing lies before this `due`, as far as is known
     Clock::time_point looked_{};

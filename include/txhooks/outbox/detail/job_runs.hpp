@@ -51,7 +51,7 @@ class JobRuns {
     using Ended = EndedJob;
 
 public:
-    JobRuns(Db& db, const JobTypes<Db>& types) : blocks_{db}, db_{db}, types_{types} {}
+    JobRuns(JobBlocks<Db>& blocks, Db& db, const JobTypes<Db>& types) : blocks_{blocks}, db_{db}, types_{types} {}
 
     // The JobTypes may be gone.
     void close() noexcept { closed_ = true; }
@@ -298,8 +298,8 @@ private:
             if (db_.usable() && db_.adapter().state() == ConnectionState::idle)
                 if (std::vector<bool> mine = Store::settle_alone(db_.backend(), ends); !mine.empty()) return mine;
         }
-        const typename JobBlocks<Db>::Lazily lazily{db_.backend()};
-        return blocks_.in_block(blocks_.claiming(), [&](Store& store) { return settle_by(store, ends); });
+        [[maybe_unused]] const auto lazily = blocks_.lazily();
+        return blocks_.in_block(blocks_.settling(), [&](Store& store) { return settle_by(store, ends); });
     }
 
     static std::vector<bool> settle_by(Store& store, std::span<const JobEnd> ends) {
@@ -322,7 +322,7 @@ private:
 
     static constexpr std::size_t most_settled = 500;
 
-    JobBlocks<Db> blocks_;
+    JobBlocks<Db>& blocks_;
     Db& db_;
     const JobTypes<Db>& types_;
     bool closed_ = false;

@@ -7,28 +7,78 @@
 #include <sqlite3.h>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace txhooks::sqlite::detail {
 
-// A statement, prepared for as long as it is used. `Driver` makes exceptions.
+// Statements of one connection that wait to be used again, each known by the address of its SQL.
+class KeptStatements {
+public:
+    KeptStatements() = default;
+    KeptStatements(const KeptStatements&) = delete;
+    KeptStatements& operator=(const KeptStatements&) = delete;
+    ~KeptStatements() { close(); }
+
+    // From now on none stays: the connection may be closed before this dies.
+    void close() noexcept {
+        closed_ = true;
+        for (Place& place : places_) sqlite3_finalize(std::exchange(place.statement, nullptr));
+    }
+
+    // Its place, also while it is in use.
+    std::size_t place_of(const char* sql) {
+        std::size_t at = 0;
+        while (at != places_.size() && places_[at].sql != sql) ++at;
+        if (at == places_.size()) places_.push_back({sql});
+        return at;
+    }
+    // Null: it has not been prepared, or is in use.
+    sqlite3_stmt* take(std::size_t place) noexcept { return std::exchange(places_[place].statement, nullptr); }
+    void give_back(std::size_t place, sqlite3_stmt* statement) noexcept {
+        if (!closed_ && places_[place].statement == nullptr)
+            places_[place].statement = statement;
+        else
+            sqlite3_finalize(statement);
+    }
+
+private:
+    struct Place {
+        const char* sql;
+        sqlite3_stmt* statement = nullptr;
+    };
+
+    std::vector<Place> places_;
+    bool closed_ = false;
+};
+
+// The statement `head` + `sql`, taken from those that are kept for as long as it is used. `sql` is a literal. `Driver` makes
+// exceptions.
 template <class Driver>
 class JobStatement {
 public:
-    JobStatement(sqlite3* db, const char* sql) : db_{db} {
-        check(sqlite3_prepare_v2(db, sql, -1, &statement_, nullptr));
+    JobStatement(KeptStatements& kept, sqlite3* db, const char* sql, std::string_view head = {})
+        : kept_{kept}, place_{kept.place_of(sql)}, db_{db}, statement_{kept.take(place_)} {
+        if (statement_ != nullptr) return;
+        const std::string all = std::string{head} + sql;
+        check(sqlite3_prepare_v3(db, all.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr));
     }
     JobStatement(const JobStatement&) = delete;
     JobStatement& operator=(const JobStatement&) = delete;
-    ~JobStatement() { sqlite3_finalize(statement_); }
+    ~JobStatement() {
+        sqlite3_reset(statement_);           // what it says has been thrown by next()
+        sqlite3_clear_bindings(statement_);  // what they refer to may be gone before the next run
+        kept_.give_back(place_, statement_);
+    }
 
-    // Runs it, with these for its parameters. True: there is a row.
+    // Runs it, with these for its parameters: they stay where they are until it has run. True: there is a row.
     template <class... Values>
     bool run(const Values&... values) {
         sqlite3_reset(statement_);
@@ -57,11 +107,11 @@ private:
     void bind(int at, std::int64_t value) { check(sqlite3_bind_int64(statement_, at, value)); }
     void bind(int at, std::string_view value) {
         if (value.empty()) return check(sqlite3_bind_null(statement_, at));
-        check(sqlite3_bind_text(statement_, at, value.data(), static_cast<int>(value.size()), SQLITE_TRANSIENT));
+        check(sqlite3_bind_text(statement_, at, value.data(), static_cast<int>(value.size()), SQLITE_STATIC));
     }
     void bind(int at, std::span<const char> value) {
         check(sqlite3_bind_blob(statement_, at, value.empty() ? "" : value.data(), static_cast<int>(value.size()),
-                                SQLITE_TRANSIENT));
+                                SQLITE_STATIC));
     }
 
     void check(int rc) const {
@@ -72,8 +122,10 @@ private:
         std::rethrow_exception(Driver::error(db_, rc, Outcome::rolled_back));
     }
 
+    KeptStatements& kept_;
+    std::size_t place_;
     sqlite3* db_;
-    sqlite3_stmt* statement_ = nullptr;
+    sqlite3_stmt* statement_;
 };
 
 // The table of jobs in SQLite, 3.34 or later. Its clock is the host's.
@@ -83,9 +135,13 @@ class JobTable {
     using Micros = std::chrono::microseconds;
 
 public:
-    explicit JobTable(typename Driver::Handle db) noexcept : db_{Driver::handle(db)} {}
+    using Kept = KeptStatements;
+
+    JobTable(typename Driver::Handle db, Kept& kept) noexcept : db_{Driver::handle(db)}, kept_{kept} {}
 
     static Begin begin_claim() noexcept { return Begin::immediate; }
+    // The first thing that it does is to write: it takes the lock as surely as the other.
+    static Begin begin_settle() noexcept { return Begin::deferred; }
 
     static std::string schema() {
         return "CREATE TABLE IF NOT EXISTS txhooks_job (\n"
@@ -116,7 +172,7 @@ public:
 
     void insert(std::span<const NewJob> jobs, std::string_view holder) {
         Statement statement{
-            db_,
+            kept_, db_,
             "INSERT INTO txhooks_job (id, name, payload, due, claim, attempts, holder, job_key, created) "
             "VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8) ON CONFLICT (name, job_key) WHERE claim = 0 AND "
             "job_key IS NOT NULL DO UPDATE SET payload = excluded.payload, due = excluded.due"};
@@ -131,11 +187,12 @@ public:
 
     std::int64_t look(std::span<const JobsNamed> names, std::vector<FirstJob>& first) {
         for (const JobsNamed& name : names) {
-            Statement statement{db_, name.in_order
-                                         ? "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
-                                           ">= ?2 AND due < ?3 ORDER BY id LIMIT 1"
-                                         : "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
-                                           ">= ?2 AND due < ?3 ORDER BY due, id LIMIT 1"};
+            Statement statement{kept_, db_,
+                                name.in_order
+                                    ? "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
+                                      ">= ?2 AND due < ?3 ORDER BY id LIMIT 1"
+                                    : "SELECT due, holder IS NOT NULL FROM txhooks_job WHERE name = ?1 AND due "
+                                      ">= ?2 AND due < ?3 ORDER BY due, id LIMIT 1"};
             if (statement.run(name.name, name.from, JobRow::never_due))
                 first.push_back({name.name, statement.number(0), statement.number(1) != 0});
         }
@@ -147,7 +204,7 @@ public:
         std::vector<JobRow> jobs;
         if (wanted.in_order) {
             Statement held{
-                db_,
+                kept_, db_,
                 "SELECT 1 FROM txhooks_job WHERE name = ?1 AND due > ?2 AND due < ?3 AND holder IS NOT NULL LIMIT 1"};
             if (held.run(wanted.name, now, JobRow::never_due)) return {};  // it may be younger: committed earlier
             jobs = rows("WHERE name = ?1 AND due < ?2 ORDER BY id LIMIT 1", wanted.name, JobRow::never_due);
@@ -160,7 +217,7 @@ public:
                 wanted.name, wanted.from, now, static_cast<std::int64_t>(wanted.limit));
         }
         Statement take{
-            db_,
+            kept_, db_,
             "UPDATE txhooks_job SET due = ?1, holder = ?2, claim = claim + 1, attempts = attempts + 1 WHERE id = ?3"};
         for (JobRow& job : jobs) {
             job.due = now + wanted.lease.count();
@@ -174,17 +231,16 @@ public:
 
     std::vector<bool> settle(std::span<const JobEnd> ends, bool) {
         std::vector<bool> mine;
-        Statement erase{db_, "DELETE FROM txhooks_job WHERE id = ?1 AND claim = ?2"};
-        Statement put{
-            db_,
-            "UPDATE txhooks_job SET due = ?3, attempts = ?4, error = ?5, holder = NULL WHERE id = ?1 AND claim = ?2"};
         for (const JobEnd& end : ends) {
-            if (end.to == JobEnd::To::done)
-                erase.run(end.id, end.claim);
-            else
-                put.run(end.id, end.claim, end.to == JobEnd::To::dead ? JobRow::never_due : clock() + end.delay.count(),
-                        end.attempts, end.error);
-            mine.push_back(sqlite3_changes(db_) == 1);
+            const bool done = end.to == JobEnd::To::done;
+            mine.push_back(
+                done
+                    ? changes("DELETE FROM txhooks_job WHERE id = ?1 AND claim = ?2", end.id, end.claim)
+                    : changes("UPDATE txhooks_job SET due = ?3, attempts = ?4, error = ?5, holder = NULL WHERE id = ?1 "
+                              "AND claim = ?2",
+                              end.id, end.claim,
+                              end.to == JobEnd::To::dead ? JobRow::never_due : clock() + end.delay.count(),
+                              end.attempts, end.error));
         }
         return mine;
     }
@@ -202,7 +258,7 @@ public:
 
     std::vector<JobStats> stats() {
         Statement statement{
-            db_,
+            kept_, db_,
             "SELECT name, sum(due <= ?1), sum(due > ?1 AND due < ?2 AND holder IS NULL), sum(due > ?1 AND due < "
             "?2 AND holder IS NOT NULL), sum(due = ?2), min(due) FROM txhooks_job GROUP BY name ORDER BY name"};
         std::vector<JobStats> all;
@@ -233,12 +289,13 @@ public:
     /// In WAL mode a settlement that is lost is one more run: no fsync for it.
     class Lazily {
     public:
-        explicit Lazily(typename Driver::Handle db) : db_{Driver::handle(db)} {
+        Lazily(typename Driver::Handle db, Kept& kept) : db_{Driver::handle(db)} {
             if (sqlite3_get_autocommit(db_) == 0) return;  // it cannot be changed in a transaction
-            Statement mode{db_, "PRAGMA main.journal_mode"};
-            Statement level{db_, "PRAGMA main.synchronous"};
-            if (!mode.run() || mode.text(0) != "wal" || !level.run() || level.number(0) < full) return;
-            before_ = level.number(0);
+            const std::int64_t level = synchronous();
+            if (level < full) return;
+            Statement mode{kept, db_, "PRAGMA main.journal_mode"};
+            if (!mode.run() || mode.text(0) != "wal") return;
+            before_ = level;
             set(normal);
         }
         Lazily(const Lazily&) = delete;
@@ -249,6 +306,12 @@ public:
 
     private:
         static constexpr std::int64_t normal = 1, full = 2;
+        // It says what was true when it was prepared: not kept.
+        std::int64_t synchronous() const {
+            Kept none;
+            Statement level{none, db_, "PRAGMA main.synchronous"};
+            return level.run() ? level.number(0) : normal;
+        }
         void set(std::int64_t level) noexcept {
             char sql[] = "PRAGMA main.synchronous = 0";
             sql[sizeof sql - 2] = static_cast<char>('0' + level);
@@ -266,18 +329,16 @@ private:
 
     template <class... Values>
     bool changes(const char* sql, const Values&... values) {
-        Statement statement{db_, sql};
+        Statement statement{kept_, db_, sql};
         statement.run(values...);
         return sqlite3_changes(db_) != 0;
     }
 
     template <class... Values>
     std::vector<JobRow> rows(const char* where, const Values&... values) {
-        const std::string sql =
-            std::string{
-                "SELECT id, name, payload, due, claim, attempts, holder, job_key, error, created FROM txhooks_job "} +
-            where;
-        Statement statement{db_, sql.c_str()};
+        Statement statement{
+            kept_, db_, where,
+            "SELECT id, name, payload, due, claim, attempts, holder, job_key, error, created FROM txhooks_job "};
         std::vector<JobRow> all;
         for (bool row = statement.run(values...); row; row = statement.next())
             all.push_back({statement.text(0), statement.text(1), statement.text(2), statement.number(3),
@@ -287,6 +348,7 @@ private:
     }
 
     sqlite3* db_;
+    Kept& kept_;
 };
 
 }  // namespace txhooks::sqlite::detail
