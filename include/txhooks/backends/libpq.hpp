@@ -93,6 +93,7 @@ private:
 
 inline constexpr std::string_view idle_for_too_long = "25P03";
 inline constexpr std::string_view not_prepared = "26000";
+inline constexpr std::string_view no_savepoint = "3B001";
 
 // Reads, or ends, whatever was going on on a connection that gives it up.
 class GiveUp {
@@ -255,7 +256,7 @@ struct SavepointCheck {
     static constexpr const char* first = "RELEASE txhooks_0; ";
     static constexpr const char* commit = "RELEASE txhooks_0; COMMIT";
     static constexpr const char* commit_in_any = commit;
-    static bool says_lost(std::string_view sqlstate) noexcept { return sqlstate == "3B001"; }  // no such savepoint
+    static bool says_lost(std::string_view sqlstate) noexcept { return sqlstate == no_savepoint; }
 };
 
 }  // namespace detail
@@ -418,11 +419,14 @@ private:
 
     // By the answer to a COMMIT with a marker.
     CommitResult marked(detail::Reply reply, const char* marker) noexcept {
-        if (only_failed_with(reply, detail::not_prepared))
-            reply = detail::commit_marked(
+        if (only_failed_with(reply, detail::not_prepared)) {
+            detail::Reply prepared = detail::commit_marked(
                 "ROLLBACK TO txhooks_0; PREPARE txhooks_marker(text) AS INSERT INTO txhooks_commit (id, committed) "
                 "VALUES ($1, true); ",
                 marker, "COMMIT", [this](const char* first) { return detail::Reply{conn(), first}; });
+            // Else it was a statement ahead of the marker's that nobody has prepared.
+            if (prepared.sqlstate() != detail::no_savepoint) reply = std::move(prepared);
+        }
         if (only_failed_with(reply, detail::read_only)) {
             // There is nothing to mark if it wrote nothing before it became read-only.
             const detail::Reply unmarked{conn(), detail::commit_unmarked};
@@ -488,7 +492,7 @@ private:
         const ConnectionState now = state();
         const bool open = now == ConnectionState::open || now == ConnectionState::failed;
         const EngineError error = reply.error(open ? Outcome::still_open : Outcome::rolled_back);
-        if (ours_ && reply.sqlstate() == "3B001")  // no such savepoint
+        if (ours_ && reply.sqlstate() == detail::no_savepoint)
             throw TransactionLost{Outcome::unknown, std::make_exception_ptr(error)};
         throw EngineError{error};
     }

@@ -137,8 +137,9 @@ struct JobEnd {
 /// it has `void close() noexcept`: the Outbox is gone, and from then on nothing of it stays in the connection. Where they
 /// save round trips:
 ///
-///     // The same as insert(), as text, each statement ended by ';': goes out with COMMIT if the adapter can do that.
+///     // insert() as text, one statement that ends in ';': goes out with COMMIT if the adapter can do that. And its insert().
 ///     static std::string insertion(std::span<const NewJob> jobs, std::string_view holder);
+///     void insert(const std::string& insertion);
 ///     // The same as settle() lazily, outside of blocks; empty: it has done nothing, that takes a block.
 ///     static std::vector<bool> settle_alone(Backend&, std::span<const JobEnd>);
 template <class Backend>

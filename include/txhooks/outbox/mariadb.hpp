@@ -64,11 +64,8 @@ public:
         JobStore{db}.send(sql);
     }
 
-    void insert(std::span<const NewJob> jobs, std::string_view holder) {
-        std::string sql = insertion(jobs, holder);
-        sql.pop_back();
-        send(sql);
-    }
+    void insert(std::span<const NewJob> jobs, std::string_view holder) { insert(insertion(jobs, holder)); }
+    void insert(const std::string& insertion) { send({insertion.data(), insertion.size() - 1}); }
 
     static std::string insertion(std::span<const NewJob> jobs, std::string_view holder) {
         std::string sql = "INSERT INTO txhooks_job (id, name, payload, due, claim, attempts, holder, job_key) VALUES ";

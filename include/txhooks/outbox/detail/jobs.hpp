@@ -377,10 +377,13 @@ private:
     void insert(std::span<const NewJob> rows, Group& group) {
         const std::string holder = job_holder();
         if constexpr (can_go_ahead_of_commit) {
+            if (Group* const earlier = group_ahead_of_commit()) {
+                blocks_.with_store_here([&](Store& store) { store.insert(earlier->ahead_of_commit); });
+                earlier->ahead_of_commit.clear();
+            }
             // Not before it is known that the table is there: what then fails says what to do.
             if (has_inserted_ && one_batch(rows) == rows.size() && detail::blocks(db_).commits_by_engine()) {
-                Group* const open = group_ahead_of_commit();
-                (open != nullptr ? *open : group).ahead_of_commit += Store::insertion(rows, holder);
+                group.ahead_of_commit = Store::insertion(rows, holder);
                 return;
             }
         }
@@ -496,9 +499,7 @@ private:
 
     static constexpr bool can_go_ahead_of_commit =
         HasCommitBehind<std::remove_reference_t<decltype(std::declval<Db&>().adapter())>> &&
-        requires(std::span<const NewJob> rows) {
-            { Store::insertion(rows, "") } -> std::same_as<std::string>;
-        };
+        requires(Store& store, std::span<const NewJob> rows) { store.insert(Store::insertion(rows, "")); };
     static constexpr std::size_t batch_jobs = 500;
     static constexpr std::size_t batch_bytes = 1024 * 1024;
     static constexpr std::size_t most_claimed = 50;

@@ -91,8 +91,9 @@ public:
     }
 
     void insert(std::span<const NewJob> jobs, std::string_view holder) {
-        if (!jobs.empty()) driver_.run(insertion(jobs, holder));
+        if (!jobs.empty()) insert(insertion(jobs, holder));
     }
+    void insert(const std::string& insertion) { driver_.run(insertion); }
 
     // What is not as the table has it by itself is planned sooner if it is not written down.
     static std::string insertion(std::span<const NewJob> jobs, std::string_view holder) {
