@@ -70,11 +70,13 @@ for subject in ENDS:
 for subject in ("transaction", "text_block", "text_block_hook/24", "shipped_block", "shipped_block_hook/24",
                 "counting_block_hook/24"):
     COUNTED[f"sqlite/{subject}"] = ("instructions_sqlite", subject, None, 500, 1)
+for subject in ("without", "with"):
+    COUNTED[f"outbox/{subject}"] = ("instructions_outbox", subject, None, 1000, 1)
 
 
-def count_instructions(build):
+def count_instructions(build, subjects=tuple(COUNTED)):
     runs = set()
-    for program, case, empty, times, _ in COUNTED.values():
+    for program, case, empty, times, _ in map(COUNTED.get, subjects):
         for name in filter(None, (case, empty)):
             runs |= {(program, name, times), (program, name, 2 * times)}
     runs = sorted(runs)
@@ -84,43 +86,43 @@ def count_instructions(build):
     def cost(program, case, times):
         return totals[program, case, 2 * times] - totals[program, case, times] if case else 0
 
-    figures = {
-        name: (cost(program, case, times) - cost(program, empty, times)) / (times * items)
-        for name, (program, case, empty, times, items) in COUNTED.items()
-    }
-    for name in ("text_block", "text_block_hook/24"):
-        figures[f"sqlite/own_of_{name}"] = figures[f"sqlite/{name}"] - figures["sqlite/transaction"]
-    return figures
+    def each(program, case, empty, times, items):
+        return (cost(program, case, times) - cost(program, empty, times)) / (times * items)
+
+    return {name: each(*COUNTED[name]) for name in subjects}
 
 
-# ---- What including the header costs the compiler
+# ---- What including a header costs the compiler
+
+FLAGS = ["-std=c++20", "-O2", f"-I{INCLUDE}"]
+
+
+def preprocessed_lines(compiler, text):
+    output = output_of(compiler, *FLAGS, "-E", "-P", "-x", "c++", "-", input=text).stdout
+    return sum(1 for line in output.splitlines() if line.strip())
+
+
+def compiler_instructions(compiler, text):
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "source.cpp"
+        source.write_text(text + "\n")
+        plan = output_of(compiler, *FLAGS, "-###", "-S", "-o", os.devnull, source).stderr
+        command = next(line for line in plan.splitlines() if "cc1plus" in line)
+        return counted(*[word.strip('"') for word in command.split()])
 
 
 def count_include(compiler):
-    with tempfile.TemporaryDirectory() as directory:
-        directory = Path(directory)
-        sources = {"empty": "", "functional": "#include <functional>\n", "txhooks": "#include <txhooks/txhooks.hpp>\n"}
-        for name, text in sources.items():
-            (directory / f"{name}.cpp").write_text(text)
-        flags = ["-std=c++20", "-O2", f"-I{INCLUDE}"]
-
-        def lines(name):
-            text = output_of(compiler, *flags, "-E", "-P", directory / f"{name}.cpp").stdout
-            return sum(1 for line in text.splitlines() if line.strip())
-
-        figures = {"include/lines": lines("txhooks"), "include/functional_lines": lines("functional")}
-        if "clang" in compiler:
-            return figures
-
-        def instructions(name):
-            plan = output_of(compiler, *flags, "-###", "-S", "-o", os.devnull, directory / f"{name}.cpp").stderr
-            command = next(line for line in plan.splitlines() if "cc1plus" in line)
-            return counted(*[word.strip('"') for word in command.split()])
-
-        with ThreadPoolExecutor(CORES) as pool:
-            cost = dict(zip(sources, pool.map(instructions, sources)))
-        figures["include/over_functional"] = (cost["txhooks"] - cost["empty"]) / (cost["functional"] - cost["empty"])
+    empty, functional, txhooks = "", "#include <functional>", "#include <txhooks/txhooks.hpp>"
+    figures = {
+        "include/lines": preprocessed_lines(compiler, txhooks),
+        "include/functional_lines": preprocessed_lines(compiler, functional),
+    }
+    if "clang" in compiler:
         return figures
+    with ThreadPoolExecutor(CORES) as pool:
+        cost = dict(zip((empty, functional, txhooks), pool.map(lambda text: compiler_instructions(compiler, text), (empty, functional, txhooks))))
+    figures["include/over_functional"] = (cost[txhooks] - cost[empty]) / (cost[functional] - cost[empty])
+    return figures
 
 
 # ---- Object code for each distinct lambda
@@ -189,6 +191,8 @@ def memory(build, *arguments):
 def exact(compiler, build):
     progress(f"{compiler}: counting instructions, allocations, lines and bytes ...")
     figures = count_instructions(build)
+    for name in ("text_block", "text_block_hook/24"):
+        figures[f"sqlite/own_of_{name}"] = figures[f"sqlite/{name}"] - figures["sqlite/transaction"]
     figures.update(memory(build, "--exact"))
     figures.update(count_include(compiler))
     figures.update(count_code(compiler))

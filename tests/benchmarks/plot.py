@@ -35,6 +35,15 @@ PLOTS = {
 }
 
 
+def save(figure, path):
+    for axes in figure.axes:
+        axes.grid(True, which="major", color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, bbox_inches="tight", facecolor="white", metadata={"Date": None})
+    plt.close(figure)
+
+
 def main():
     results = json.loads(Path(sys.argv[1]).read_text())
     directory = Path(sys.argv[2])
@@ -52,11 +61,9 @@ def main():
                 axes.loglog(counts, each, style, color=color, marker="o", markersize=3, label=label,
                             linewidth=2.5 if subject == "txhooks" else 1.5)
         axes.set(title=title, xlabel=across, ylabel=up)
-        axes.grid(True, which="major", color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        figure.savefig(directory / f"{kind}.svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})
-        plt.close(figure)
+        save(figure, directory / f"{kind}.svg")
 
 
-main()
+if __name__ == "__main__":
+    main()
