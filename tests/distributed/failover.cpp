@@ -9,6 +9,7 @@
 // the exit code is 1 if a hook ran without its row, or not with it, or twice, or the caller was not told what is expected.
 // One hook is expected to run for a row that is lost then: COMMIT answers yes when its wait is cancelled.
 
+#include "postgres_pair.hpp"
 #include "support/exceptions.hpp"
 #include "support/postgres_scene.hpp"
 
@@ -35,51 +36,10 @@
 #include <utility>
 
 using namespace support;
+using namespace distributed;
 using namespace std::chrono_literals;
 
 namespace {
-
-// ---- The pair
-
-std::string primary() {
-    return std::getenv("TXHOOKS_POSTGRES");
-}
-
-PostgresHandle connect_to_standby() {
-    return PostgresHandle{
-        postgres_server("host=" + primary() + "/../standby port=" + postgres_file("../standby/port"))};
-}
-
-template <class Condition>
-void until(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + 60s;
-    while (not condition()) {
-        if (std::chrono::steady_clock::now() > end) throw std::runtime_error{"waited in vain"};
-        std::this_thread::sleep_for(1ms);
-    }
-}
-
-// To whoever is the primary, as soon as it answers.
-PostgresHandle connect(const std::string& more = "") {
-    std::optional<PostgresHandle> handle;
-    until([&] {
-        try {
-            handle.emplace(postgres_server(more));
-        } catch (const std::runtime_error&) {}
-        return handle.has_value();
-    });
-    return std::move(*handle);
-}
-
-void end_process(int pid, int how) {
-    if (pid <= 1 or kill(pid, how) != 0) throw std::runtime_error{"no such process"};
-}
-
-void fail_over(int how) {
-    const auto before = std::filesystem::read_symlink(primary());
-    end_process(std::stoi(postgres_file("data/postmaster.pid")), how);
-    until([&] { return std::filesystem::read_symlink(primary()) != before; });
-}
 
 // ---- A block, and what is done to it
 
@@ -290,8 +250,7 @@ int fail_over_often(int first_round, int failovers) {
                                                       : "CommitUnknown unknown, resolved to rolled_back" + dropped;
         const std::string history = block.history();
         tally.add(what(story) + ": " + history, history == expected);
-        const PostgresHandle others = connect();
-        until([&] { return run(others, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"; });
+        await_standby();
     }
     return tally.print("failovers", failovers);
 }

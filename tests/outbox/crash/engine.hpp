@@ -28,15 +28,22 @@ struct Start {
     std::uint64_t seed = 0;
 };
 
+/// What is to be expected of an engine.
+struct Nature {
+    bool refuses = false;       // what run_due() does, because another transaction is in the way
+    bool locks_for_all = true;  // nobody gets at what an open transaction has taken
+    bool forgets = true;        // what was settled last, when it crashes
+};
+
 /// An engine, of which this program has several. Each of them is one file, which adds itself.
 struct Engine {
     const char* name;
     std::vector<std::string> roles;  // of the processes
-    bool refuses;                    // a claim or settlement that another transaction hindered is a fault
+    Nature nature;
     std::function<std::unique_ptr<Session>(const std::string& folder)> connect;
     std::function<void(Session&)> create_tables;
     std::function<int(const Start&)> be;
-    std::function<void()> crash;  // the server, which is there again afterwards; null: there is none
+    std::function<void()> crash;  // a server; all is there again afterwards. Null: there is none
 };
 
 inline std::vector<Engine>& engines() {

@@ -30,15 +30,16 @@ struct Count {
 
 class Judge {
 public:
-    Judge(Session& session, const std::vector<Line>& log, bool refuses) {
+    Judge(Session& session, const std::vector<Line>& log, const Nature& nature) : nature_{nature} {
         read(session);
-        read(log, refuses);
+        read(log);
         for (const auto& [number, job] : jobs_) judge(job);
         judge_orders();
         for (const auto& [number, runs] : runs_)
             if (not jobs_.contains(number)) add(without_row, number, *runs.front());
         for (const auto& [number, times] : effects_)
             if (not jobs_.contains(number)) add(without_row, number);
+        judge_blocks();
         judge_deaths();
     }
 
@@ -49,6 +50,7 @@ private:
 
     enum Counted {
         committed,
+        undone,
         lost,
         left_over,
         without_row,
@@ -60,6 +62,7 @@ private:
         settled_late,
         refused,
         held,
+        crashed_servers,
         dead,
         dead_not_meant,
         died_before,
@@ -87,13 +90,14 @@ private:
         Step step = Step::succeeded;
         std::int64_t seen = 0;  // running
 
-        bool ended_by_itself() const { return returned != 0 and how != How::well; }
+        bool ended_by_itself() const { return returned != 0 and (how != How::well or step == Step::failed); }
         bool succeeded() const { return settled != 0 and step == Step::succeeded; }
     };
     struct Block {
         std::int64_t process = 0;
         bool ended = false;
         std::int64_t committed = 0;
+        std::int64_t told = 0, there = 0;  // jobs
     };
     static constexpr std::int64_t never = INT64_MAX;
     static constexpr std::int64_t inexact = 5'000;  // microseconds
@@ -110,6 +114,7 @@ private:
                              static_cast<Plan>(std::stoi(row[3])),
                              row[4] != "0",
                              row[5]};
+            ++blocks_[std::stoll(row[1])].there;
             if (row[5].empty()) continue;
             std::int64_t& last = last_of_key_[row[5]];
             last = std::max(last, number);
@@ -130,7 +135,7 @@ private:
         return std::stoll(bytes);
     }
 
-    void read(const std::vector<Line>& log, bool refuses) {
+    void read(const std::vector<Line>& log) {
         std::map<std::pair<std::int64_t, std::int64_t>, Run*> by_number;
         std::map<std::pair<std::int64_t, std::string>, Run*> by_id;
         std::map<std::int64_t, std::int64_t> seen;
@@ -170,6 +175,7 @@ private:
                     break;
                 case What::committed:
                     blocks_[line.a].committed = line.time;
+                    blocks_[line.a].told = line.b;
                     [[fallthrough]];
                 case What::failed:
                     blocks_[line.a].ended = true;
@@ -178,10 +184,11 @@ private:
                     dead_.insert(line.process);
                     break;
                 case What::crashed:
-                    crashes_.push_back(line.time);
+                    if (line.d == 0) ++counts_[crashed_servers].count;
+                    if (nature_.forgets) crashes_.push_back(line.time);
                     break;
                 case What::trouble:
-                    if (line.d == 0 or not refuses) break;
+                    if (line.d == 0 or (line.c != 0 and nature_.refuses)) break;
                     ++counts_[refused].count;
                     counts_[refused].examples.push_back(line.text);
                     break;
@@ -236,11 +243,12 @@ private:
 
     // `first` has begun before `second`.
     void judge(const Run& first, const Run& second, const Committed& job, bool is_next) {
-        if (is_inside(job.type)) {
+        if (is_inside(job.type) and nature_.locks_for_all) {
             const bool at_once = second.begun < first.seen - inexact and not crashed(first.begun, second.begun);
             if (at_once) add(overlapping, job.number, second);
         } else {
-            if (first.succeeded() and second.begun > first.settled and not crashed(first.settled, second.begun))
+            const bool again = first.succeeded() and second.begun > first.settled;
+            if (again and not is_inside(job.type) and not crashed(first.settled, second.begun))
                 add(outside_doubled, job.number, second);
             const bool lease_lasts = first.lease_ends != 0 and second.begun < first.lease_ends - inexact;
             if (is_next and lease_lasts and (not first.ended_by_itself() or second.begun < first.returned))
@@ -258,6 +266,14 @@ private:
     bool crashed(std::int64_t from, std::int64_t until) const {
         return std::any_of(crashes_.begin(), crashes_.end(),
                            [&](std::int64_t at) { return at >= from - 1'000'000 and at <= until; });
+    }
+
+    // ---- What was told to be committed is there
+
+    void judge_blocks() {
+        for (const auto& [number, block] : blocks_)
+            if (block.there < block.told and ++counts_[undone].count <= 5)
+                counts_[undone].examples.push_back("block " + std::to_string(number));
     }
 
     // ---- Those of one name that are to run one after the other
@@ -321,6 +337,7 @@ private:
                                              std::to_string(run.attempt) + ", at " + std::to_string(run.begun);
     }
 
+    const Nature nature_;
     std::map<std::int64_t, Committed> jobs_;
     std::map<std::string, std::int64_t> last_of_key_;
     std::map<std::int64_t, std::int64_t> effects_;
@@ -333,6 +350,7 @@ private:
 
     std::vector<Count> counts_{
         {"committed"},
+        {"committed, as was told, and gone", 0, true},
         {"lost", 0, true},
         {"left over", 0, true},
         {"run without a committed row", 0, true},
@@ -344,6 +362,7 @@ private:
         {"settled by a superseded run", 0, true},
         {"claim or settlement refused", 0, true},
         {"held by nobody", 0, true},
+        {"servers killed"},
         {"dead, as meant"},
         {"dead, not meant", 0, true},
         {"died between COMMIT and run", 0, false, true},

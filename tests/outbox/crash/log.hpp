@@ -14,9 +14,9 @@
 
 namespace crash {
 
-/// Microseconds since 1970: the same clock for every process.
+/// Microseconds: the same for every process, whatever it believes that the time is (host_clock.hpp).
 inline std::int64_t now() {
-    const auto since = std::chrono::system_clock::now().time_since_epoch();
+    const auto since = std::chrono::steady_clock::now().time_since_epoch();
     return std::chrono::duration_cast<std::chrono::microseconds>(since).count();
 }
 
@@ -28,11 +28,11 @@ enum class What : char {
     extended = 'x',   // job `a`, run `b`: until `d`
     settled = 's',    // told by the observer: `id`, attempt `c`, step `d`
     block = 'q',      // `a` is entered
-    committed = 'c',  // `a` is
+    committed = 'c',  // `a` is, with `b` jobs
     failed = 'f',     // block `a` threw
     died = 'd',       // told by the parent
-    crashed = 'v',    // the server, told by the parent
-    trouble = 'm',    // claiming or settling threw `text`; `d`: another transaction was in the way
+    crashed = 'v',    // a server, told by the parent; `d`: it is there again
+    trouble = 'm',    // claiming or settling threw `text`; `d`: another transaction was in the way, `c`: of run_due()
     held = 'h',       // a worker has stopped, and `d` rows say it holds them
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine.hpp"
+#include "host_clock.hpp"
 #include "jobs.hpp"
 #include "log.hpp"
 #include "random/dice.hpp"
@@ -144,9 +145,9 @@ private:
 
     std::int64_t next_number() { return start_.process << 24 | ++numbers_; }
 
-    void trouble(const char* text, bool in_the_way) {
+    void trouble(const char* text, bool in_the_way, bool may_be = false) {
         troubled_ = true;
-        log_.note({.what = What::trouble, .d = in_the_way, .text = text});
+        log_.note({.what = What::trouble, .c = may_be, .d = in_the_way, .text = text});
     }
 
     // ---- Producers
@@ -174,8 +175,10 @@ private:
         const std::int64_t number = next_number();
         std::vector<std::int64_t> born;  // here
         const unsigned jobs = 1 + dice_.below(4);
+        std::int64_t rows = 0;
         for (unsigned i = 0; i != jobs; ++i) {
             const bool nested = dice_.one_in(4), undone = dice_.one_in(2);
+            if (not nested or not undone) ++rows;
             acts.push_back([this, nested, undone, number, detached, act = some_job(), &born] {
                 if (not nested) return act(number, detached, born);
                 db_->atomic([&] {
@@ -184,7 +187,10 @@ private:
                 });
             });
         }
-        if (end == End::other_language) acts.push_back([this, number] { insert_by_hand(number); });
+        if (end == End::other_language) {
+            acts.push_back([this, number] { insert_by_hand(number); });
+            ++rows;
+        }
         const auto body = [&] {
             if (end == End::dies_before) db_->on_commit([]() noexcept { die(); });
             if (end == End::hook_throws) db_->on_commit([] { throw std::runtime_error{"an unrelated hook"}; });
@@ -205,11 +211,11 @@ private:
                     });
             else
                 db_->atomic(options, body);
-            log_.note({.what = What::committed, .a = number});
+            log_.note({.what = What::committed, .a = number, .b = rows});
         } catch (const std::exception& e) {
             const auto* const known = dynamic_cast<const txhooks::Error*>(&e);
             const bool committed = known != nullptr and known->outcome() == txhooks::Outcome::committed;
-            log_.note({.what = committed ? What::committed : What::failed, .a = number, .text = e.what()});
+            log_.note({.what = committed ? What::committed : What::failed, .a = number, .b = rows, .text = e.what()});
             if (not db_->usable()) throw;
         }
         try {
@@ -350,7 +356,7 @@ private:
                 ran = outbox_->run_due();
             } catch (const std::exception& e) {
                 if (not db_->usable()) throw;
-                trouble(e.what(), Own::in_the_way(std::current_exception()));
+                trouble(e.what(), Own::in_the_way(std::current_exception()), true);
             }
             since_ = 0;
             if (ran == 0) sleep(milliseconds{5 + dice_.below(20)});
@@ -436,7 +442,7 @@ private:
                 sleep(lease * 3 / 2);
                 throw std::runtime_error{"late"};
             case Plan::extends:
-                extend(job, run, number);
+                extend(type, job, run, number);
                 break;
             case Plan::again:
                 if (dice_.one_in(2)) break;
@@ -491,10 +497,12 @@ private:
             log_.note({.what = What::effect, .a = job.number, .b = number});
     }
 
-    void extend(const Work& job, txhooks::JobRun& run, std::int64_t number) {
+    // In a transaction it is the lock that lasts, not what others read of the lease.
+    void extend(Type type, const Work& job, txhooks::JobRun& run, std::int64_t number) {
         sleep(lease * 2 / 3);
         const std::int64_t until = now() + std::chrono::microseconds{lease}.count();
-        if (run.extend(lease)) log_.note({.what = What::extended, .a = job.number, .b = number, .d = until});
+        if (run.extend(lease) and not is_inside(type))
+            log_.note({.what = What::extended, .a = job.number, .b = number, .d = until});
         sleep(lease * 2 / 3);
     }
 
@@ -527,8 +535,8 @@ private:
 };
 
 template <class Own>
-bool add_engine(const char* name, std::vector<std::string> roles, bool refuses, std::function<void()> crash) {
-    engines().push_back({name, std::move(roles), refuses,
+bool add_engine(const char* name, std::vector<std::string> roles, const Nature& nature, std::function<void()> crash) {
+    engines().push_back({name, std::move(roles), nature,
                          [](const std::string& folder) { return std::make_unique<Own>(folder); },
                          [](Session& session) {
                              Own& own = static_cast<Own&>(session);
@@ -539,11 +547,16 @@ bool add_engine(const char* name, std::vector<std::string> roles, bool refuses, 
                                  "CREATE TABLE committed (job BIGINT PRIMARY KEY, block BIGINT, type INT, plan INT, "
                                  "here INT, job_key VARCHAR(60))");
                              own.run("CREATE TABLE effects (job BIGINT, process BIGINT)");
+                             if constexpr (requires { own.make_time_zone(); }) own.make_time_zone();
                              typename Own::Db db{own.handle()};
                              txhooks::JobTypes<typename Own::Db> types;
                              txhooks::Outbox<typename Own::Db>{db, types}.create_table();
                          },
-                         [](const Start& start) { return Process<Own>{start}.run(); }, std::move(crash)});
+                         [](const Start& start) {
+                             if (Own::has_clock) misplace_host_clock(start.process);
+                             return Process<Own>{start}.run();
+                         },
+                         std::move(crash)});
     return true;
 }
 

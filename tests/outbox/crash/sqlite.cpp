@@ -17,6 +17,8 @@ public:
     using Handle = sqlite3*;
     using Db = txhooks::HookedConnection<Handle, Stalling<Handle>>;
 
+    static constexpr bool has_clock = false;  // the host's
+
     explicit Sqlite(const std::string& folder, std::int64_t = 0) {
         if (sqlite3_open((folder + "/main.db").c_str(), &handle_) != SQLITE_OK)
             throw std::runtime_error{"cannot open the database"};
@@ -50,7 +52,7 @@ private:
 };
 
 [[maybe_unused]] const bool there =
-    add_engine<Sqlite>("sqlite", {"producer", "producer", "worker", "worker", "worker"}, false, nullptr);
+    add_engine<Sqlite>("sqlite", {"producer", "producer", "worker", "worker", "worker"}, Nature{}, nullptr);
 
 }  // namespace
 }  // namespace crash

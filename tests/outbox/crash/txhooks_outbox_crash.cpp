@@ -25,6 +25,7 @@
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -73,7 +74,7 @@ public:
         if (not last) say("a job that is due is not seen");
         end("worker");
         const std::unique_ptr<Session> session = engine_.connect(folder_);
-        const Judge judge{*session, read_log(folder_ + "/log"), engine_.refuses};
+        const Judge judge{*session, read_log(folder_ + "/log"), engine_.nature};
         const bool good = report(judge.counts()) and sound_ and drained and last;
         if (good)
             std::filesystem::remove_all(folder_);
@@ -140,18 +141,26 @@ private:
                 if (child.role == "worker") kill(child.pid, SIGTERM);
                 next_stop = now() + static_cast<std::int64_t>(dice_() % 3'000'000);
             }
-            if (now() > next_crash and engine_.crash) {
-                log_.note({.what = What::crashed});
-                engine_.crash();
-                log_.note({.what = What::crashed});
+            if (crashing_.valid() and crashing_.wait_for(milliseconds{0}) == std::future_status::ready) {
+                await_crash();
                 next_crash = now() + 3'000'000 + static_cast<std::int64_t>(dice_() % 3'000'000);
             }
-            if (now() > next_word) {
+            if (crashing_.valid()) continue;
+            if (now() > next_crash and engine_.crash) {
+                log_.note({.what = What::crashed});
+                crashing_ = std::async(std::launch::async, engine_.crash);
+            } else if (now() > next_word) {
                 say(std::to_string((now() - begun) / 1'000'000) + " s, " + std::to_string(processes_) + " processes, " +
                     std::to_string(waiting()) + " jobs wait");
                 next_word = now() + 10'000'000;
             }
         }
+        if (crashing_.valid()) await_crash();
+    }
+
+    void await_crash() {
+        crashing_.get();
+        log_.note({.what = What::crashed, .d = 1});
     }
 
     bool drain() {
@@ -235,6 +244,7 @@ private:
     const std::string folder_ = new_folder();
     const Log log_;
     std::vector<Child> children_;
+    std::future<void> crashing_;
     std::int64_t processes_ = 0;
     bool sound_ = true;
 };
