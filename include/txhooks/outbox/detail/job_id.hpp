@@ -3,11 +3,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <random>
 #include <string>
-#include <string_view>
 
 #ifdef _WIN32
 #include <process.h>
@@ -46,28 +45,38 @@ inline std::uint64_t random_bits() {
 // A UUIDv7 (RFC 9562).
 inline std::string make_job_id() {
     const std::uint64_t number = next_job_number();
-    const std::uint64_t bits = random_bits();
-    const auto high = static_cast<std::uint32_t>(bits >> 32), low = static_cast<std::uint32_t>(bits);
-    char text[37];
-    std::snprintf(text, sizeof text, "%08x-%04x-7%03x-%04x-%04x%08x", static_cast<unsigned>(number >> 28),
-                  static_cast<unsigned>(number >> 12 & 0xffff), static_cast<unsigned>(number & 0xfff),
-                  static_cast<unsigned>(0x8000 | (high >> 16 & 0x3fff)), static_cast<unsigned>(high & 0xffff),
-                  static_cast<unsigned>(low));
-    return text;
+    const std::uint64_t high = number >> 12 << 16 | 0x7000 | (number & 0xfff);
+    const std::uint64_t low = std::uint64_t{2} << 62 | random_bits() >> 2;
+    std::string id(36, '-');
+    std::size_t at = 0;
+    for (unsigned digit = 0; digit != 32; ++digit) {
+        if (digit == 8 || digit == 12 || digit == 16 || digit == 20) ++at;
+        const std::uint64_t half = digit < 16 ? high : low;
+        id[at++] = "0123456789abcdef"[half >> (60 - digit % 16 * 4) & 15];
+    }
+    return id;
 }
 
-// Who has a job: host and process.
+struct HostName {
+    HostName() noexcept {
+#ifndef _WIN32
+        static_cast<void>(gethostname(text, sizeof text - 1));
+#endif
+        for (char* c = text; *c != '\0'; ++c)
+            if (*c <= ' ' || *c >= '\x7f' || *c == '\'' || *c == '\\') *c = '_';
+    }
+    char text[65] = "localhost";
+};
+
+// Who has a job: host and process, which is another one after fork().
 inline std::string job_holder() {
-    char host[65] = "localhost";
+    static const HostName host;
 #ifdef _WIN32
     const int process = _getpid();
 #else
-    static_cast<void>(gethostname(host, sizeof host - 1));
     const int process = static_cast<int>(getpid());
 #endif
-    std::string holder;
-    for (const char c : std::string_view{host}) holder += (c > ' ' && c < '\x7f' && c != '\'' && c != '\\') ? c : '_';
-    return holder + ':' + std::to_string(process);
+    return std::string{host.text} + ':' + std::to_string(process);
 }
 
 }  // namespace txhooks::detail
