@@ -166,9 +166,11 @@ TEST_CASE("a block with jobs sends one statement before COMMIT, and one transact
         for (int n = 0; n != 20; ++n) program.outbox.add(Mail{n});
         program.db.on_commit([&] { sent.emplace_back("the last hook"); });
     });
-    CHECK(std::count(sent.begin(), sent.end(), "COMMIT") == 1);
-    CHECK(std::find(sent.begin(), sent.end(), "the last hook") <
-          std::find(sent.begin(), sent.end(), "BEGIN IMMEDIATE"));
+    const auto hook = std::find(sent.begin(), sent.end(), "the last hook");
+    CHECK(std::count(sent.begin(), hook, "SAVEPOINT txhooks_0") == 1);
+    CHECK(std::count(hook, sent.end(), "SAVEPOINT txhooks_0") == 1);
+    CHECK(std::count(hook, sent.end(), "DELETE FROM txhooks_job WHERE ") == 20);
+    CHECK(std::count(hook, sent.end(), "RELEASE txhooks_0") == 1);
     CHECK(program.ran.size() == 20);
     CHECK(jobs(file) == "report 1");
     sqlite3_trace_v2(program.handle_, 0, nullptr, nullptr);
