@@ -22,7 +22,9 @@ public:
     std::int64_t attempt() const noexcept { return attempt_; }
 
     /// The lease lasts until so long from now (at most ten years). False: the job is somebody else's, because the lease was over: stop.
-    /// In a block that is open on the connection it is part of that; in a handler `in_transaction` it has nothing to do.
+    /// In a block that is open on the connection it is part of that. In a handler `in_transaction` it has nothing to do:
+    /// nobody else gets at the row; but where the type is `in_order` the next job may begin when the lease is over, and on
+    /// another node of a Galera cluster this one: there give it a lease that is longer than its run.
     /// Throws: what the driver throws.
     virtual bool extend(std::chrono::microseconds lease) = 0;
 

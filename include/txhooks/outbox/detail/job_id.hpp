@@ -5,11 +5,12 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <random>
+#include <stdexcept>
 #include <string>
 
 #ifdef _WIN32
 #include <process.h>
+#include <random>
 #else
 #include <unistd.h>
 #endif
@@ -34,12 +35,15 @@ inline std::uint64_t next_job_number() noexcept {
 
 // The system's, so that a process and its child do not make the same ones.
 inline std::uint64_t random_bits() {
-#ifndef _WIN32
-    std::uint64_t bits = 0;  // std::random_device takes twenty times as long where RDRAND is slow
-    if (getentropy(&bits, sizeof bits) == 0) return bits;
-#endif
+#ifdef _WIN32
     std::random_device random;
     return static_cast<std::uint64_t>(random()) << 32 | random();
+#else
+    std::uint64_t bits = 0;  // std::random_device takes twenty times as long where RDRAND is slow
+    if (getentropy(&bits, sizeof bits) != 0)
+        throw std::runtime_error{"txhooks: the system gives no random bits (getentropy) for the id of a job"};
+    return bits;
+#endif
 }
 
 // A UUIDv7 (RFC 9562).

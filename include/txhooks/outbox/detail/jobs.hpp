@@ -22,7 +22,6 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <random>
 #include <semaphore>
 #include <span>
 #include <string>
@@ -120,7 +119,6 @@ public:
         poll = (std::min)(poll, ten_years);
         const std::shared_ptr<Jobs> alive = this->shared_from_this();
         const Working working{*this};
-        std::minstd_rand jitter{std::random_device{}()};
         while (!runs_.closed() && !stopped_.load(std::memory_order_relaxed)) {
             next_due_ = ten_years;
             bool wait = false;
@@ -131,7 +129,9 @@ public:
                 wait = true;
             }
             if (!wait) continue;
-            const auto some = poll.count() / 2 + static_cast<std::int64_t>(jitter() % 1024) * (poll.count() / 2) / 1024;
+            // Not all workers at once.
+            const auto jitter = Clock::now().time_since_epoch().count() % 1024;
+            const auto some = poll.count() / 2 + jitter * (poll.count() / 2) / 1024;
             woken_.try_acquire_for((std::max)(Micros{1000}, (std::min)(Micros{some}, next_due_)));
             while (woken_.try_acquire()) {}
         }
