@@ -2,7 +2,8 @@
 #pragma once
 
 /// Jobs that survive the process, over a `sqlite3*`. Several processes on one file need WAL mode and a busy timeout
-/// (`sqlite3_busy_timeout`). Times are the host's clock.
+/// (`sqlite3_busy_timeout`). Times are the host's clock. An `Outbox` keeps its statements prepared in the connection as long
+/// as it lives: they are not the application's to finalize.
 
 #include <txhooks/backends/sqlite3.hpp>
 #include <txhooks/outbox.hpp>

@@ -2,7 +2,8 @@
 #pragma once
 
 /// Jobs that survive the process, over `SQLite::Database` (SQLiteCpp) and types derived from it. Several processes on one
-/// file need WAL mode and a busy timeout (`setBusyTimeout`). Times are the host's clock.
+/// file need WAL mode and a busy timeout (`setBusyTimeout`). Times are the host's clock. An `Outbox` keeps its statements
+/// prepared in the connection as long as it lives.
 
 #include <txhooks/backends/sqlitecpp.hpp>
 #include <txhooks/outbox.hpp>
