@@ -37,6 +37,9 @@ namespace txhooks {
 ///     S& session();                                            // what a function given to atomic runs SQL through
 ///     void reset();                                            // forgets what it knows of the old session
 ///
+/// An adapter derived from another one with a `commit()` of its own hides the others; with `using` they are called for blocks
+/// that have a marker or a job, in place of `commit()`.
+///
 /// A template whose members depend on what it wraps, by `requires`, says `using conditional_members = void;`.
 ///
 /// Verbs throw when they fail; a result that tells of a failure would be ignored, so they have none. One that finds the

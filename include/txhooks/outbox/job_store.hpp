@@ -163,6 +163,16 @@ inline constexpr bool is_made_of<Store, Session> =
         { kept.close() } noexcept -> std::same_as<void>;
     };
 
+template <class Store>
+concept InsertsAsText = requires(Store& store, std::span<const NewJob> jobs) {
+    { Store::insertion(jobs, "") } -> std::same_as<std::string>;
+    { store.insert(Store::insertion(jobs, "")) } -> std::same_as<void>;
+};
+template <class Store, class Backend>
+concept SettlesAlone = requires(Backend backend, std::span<const JobEnd> ends) {
+    { Store::settle_alone(backend, ends) } -> std::same_as<std::vector<bool>>;
+};
+
 template <class Store, class Backend, class Session>
 struct CheckedStore {
     static_assert(is_made_of<Store, Session> || KeepsBetweenBlocks<Store>,
@@ -170,6 +180,14 @@ struct CheckedStore {
     static_assert(is_made_of<Store, Session> || !KeepsBetweenBlocks<Store>,
                   "txhooks: a JobStore that has a class Kept is made of what runs SQL in a block, and of that: "
                   "JobStore(S session, Kept&); Kept is default-constructed, and has void close() noexcept");
+    static_assert(
+        InsertsAsText<Store> || !requires { &Store::insertion; },
+        "txhooks: insertion() of this JobStore does not fit: write static std::string insertion(std::span<const "
+        "NewJob> jobs, std::string_view holder), and void insert(const std::string& insertion)");
+    static_assert(
+        SettlesAlone<Store, Backend> || !requires { &Store::settle_alone; },
+        "txhooks: settle_alone() of this JobStore does not fit: write static std::vector<bool> "
+        "settle_alone(Backend&, std::span<const JobEnd> ends)");
     static_assert(
         requires {
             { Store::schema() } -> std::same_as<std::string>;

@@ -294,22 +294,25 @@ private:
     }
 
     std::vector<bool> settle_lazily(std::span<const JobEnd> ends) {
-        if constexpr (requires { Store::settle_alone(db_.backend(), ends); }) {
-            if (db_.usable() && db_.adapter().state() == ConnectionState::idle)
-                if (std::vector<bool> mine = Store::settle_alone(db_.backend(), ends); !mine.empty()) return mine;
+        if constexpr (SettlesAlone<Store, decltype(db_.backend())> && requires { db_.adapter().state(); }) {
+            if (db_.usable() && db_.adapter().state() == ConnectionState::idle) {
+                std::vector<bool> mine = Store::settle_alone(db_.backend(), ends);
+                if (!mine.empty()) return all_answered(std::move(mine), ends.size());
+            }
         }
         [[maybe_unused]] const auto lazily = blocks_.lazily();
         return blocks_.in_block(blocks_.settling(), [&](Store& store) { return settle_by(store, ends); });
     }
 
+    static std::vector<bool> all_answered(std::vector<bool> answers, std::size_t asked) {
+        if (answers.size() == asked) return answers;
+        throw UsageError{"txhooks: the JobStore of this connection did not answer for each job that it settled"};
+    }
     static std::vector<bool> settle_by(Store& store, std::span<const JobEnd> ends) {
         std::vector<bool> mine;
         for (; !ends.empty(); ends = ends.subspan((std::min)(ends.size(), most_settled))) {
             const auto some = ends.first((std::min)(ends.size(), most_settled));
-            const std::vector<bool> answers = store.settle(some, true);
-            if (answers.size() != some.size())
-                throw UsageError{
-                    "txhooks: the JobStore of this connection did not answer for each job that it settled"};
+            const std::vector<bool> answers = all_answered(store.settle(some, true), some.size());
             mine.insert(mine.end(), answers.begin(), answers.end());
         }
         return mine;
@@ -317,7 +320,8 @@ private:
 
     // In the open block. Whether it was still this claim's.
     bool settle_here(const JobEnd& end) {
-        return blocks_.with_store_here([&](Store& store) -> bool { return store.settle({&end, 1}, false)[0]; });
+        return blocks_.with_store_here(
+            [&](Store& store) -> bool { return all_answered(store.settle({&end, 1}, false), 1)[0]; });
     }
 
     static constexpr std::size_t most_settled = 500;

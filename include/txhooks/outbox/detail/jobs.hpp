@@ -498,8 +498,7 @@ private:
     };
 
     static constexpr bool can_go_ahead_of_commit =
-        HasCommitBehind<std::remove_reference_t<decltype(std::declval<Db&>().adapter())>> &&
-        requires(Store& store, std::span<const NewJob> rows) { store.insert(Store::insertion(rows, "")); };
+        HasCommitBehind<std::remove_reference_t<decltype(std::declval<Db&>().adapter())>> && InsertsAsText<Store>;
     static constexpr std::size_t batch_jobs = 500;
     static constexpr std::size_t batch_bytes = 1024 * 1024;
     static constexpr std::size_t most_claimed = 50;
