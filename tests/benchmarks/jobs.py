@@ -108,13 +108,14 @@ def price(bench):
 
 
 # What is tried of each, around what their documentation has; the fastest is then compared.
-BATCHES = {"failJobBatchDelay": 0, "completeJobBatchDelay": 0}
 PEERS = {
     "graphile-worker 0.16.6": ("graphile-worker", [{"concurrentJobs": jobs} for jobs in (24, 10, 48)]),
-    "graphile-worker 0.17.3, local queue, batches": (
+    "graphile-worker 0.17.3": (
         "graphile-worker-with-batches",
-        [{"concurrentJobs": 10, "localQueue": {"size": 11}, "completeJobBatchDelay": 25, "failJobBatchDelay": 25}]
-        + [{"concurrentJobs": 24, "localQueue": {"size": size}, **BATCHES} for size in (500, 2000)],
+        [
+            {"concurrentJobs": jobs, "localQueue": {"size": size}, "completeJobBatchDelay": delay}
+            for jobs, size, delay in ((10, 11, 25), (24, 500, 0), (24, 2000, 0))
+        ],
     ),
     **{
         f"pg-boss 10.4.2, {text}": (
