@@ -197,14 +197,10 @@ std::string what(const Story& story) {
 }
 
 void hold_back_standby(const Story& story) {
-    const PostgresHandle on_standby = connect_to_standby();
-    if (story.received) {
-        run(on_standby, "SELECT pg_wal_replay_pause()");
-        return;
-    }
-    run(on_standby, "ALTER SYSTEM SET primary_conninfo = ''");
-    run(on_standby, "SELECT pg_reload_conf()");
-    until([&] { return run(on_standby, "SELECT count(*) FROM pg_stat_wal_receiver") == "0"; });
+    if (story.received)
+        run(connect_to_standby(), "SELECT pg_wal_replay_pause()");
+    else
+        cut_off_standby();
 }
 
 void await_received(PGconn* on_primary) {

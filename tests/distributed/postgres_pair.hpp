@@ -36,6 +36,14 @@ inline support::PostgresHandle connect(const std::string& more = "") {
     return std::move(*handle);
 }
 
+/// It receives nothing more. What waits for it waits until it has taken over.
+inline void cut_off_standby() {
+    const support::PostgresHandle on_standby = connect_to_standby();
+    support::run(on_standby, "ALTER SYSTEM SET primary_conninfo = ''");
+    support::run(on_standby, "SELECT pg_reload_conf()");
+    until([&] { return support::run(on_standby, "SELECT count(*) FROM pg_stat_wal_receiver") == "0"; });
+}
+
 inline void fail_over(int how) {
     const auto before = std::filesystem::read_symlink(primary());
     end_process(std::stoi(support::postgres_file("data/postmaster.pid")), how);

@@ -39,6 +39,18 @@ public:
         for (const int node : {0, 1}) MariadbSession{support::MariadbServer::in(folder_of(node)), 0}.make_time_zone();
     }
 
+    static Trouble trouble(const std::exception_ptr& error) noexcept {
+        try {
+            std::rethrow_exception(error);
+        } catch (const txhooks::EngineError& e) {
+            // 1047, 1180: of a node that is not, or no longer, in the cluster.
+            if (e.code() == 1047 or e.code() == 1180) return Trouble::expected;
+        } catch (...) {
+            // The same as everywhere.
+        }
+        return MariadbSession::trouble(error);
+    }
+
 private:
     static std::int64_t node_for(std::int64_t process) {
         try {

@@ -28,6 +28,9 @@ struct Start {
     std::uint64_t seed = 0;
 };
 
+/// What an error says. A fault: that neither a server was killed nor another transaction in the way.
+enum class Trouble : std::int64_t { expected, in_the_way, fault };
+
 /// What is to be expected of an engine.
 struct Nature {
     bool refuses = false;       // what run_due() does, because another transaction is in the way

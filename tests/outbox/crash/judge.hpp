@@ -179,25 +179,35 @@ private:
                     [[fallthrough]];
                 case What::failed:
                     blocks_[line.a].ended = true;
+                    if (line.d == static_cast<std::int64_t>(Trouble::fault)) add_refused(line);
                     break;
                 case What::died:
                     dead_.insert(line.process);
                     break;
                 case What::crashed:
-                    if (line.d == 0) ++counts_[crashed_servers].count;
-                    if (nature_.forgets) crashes_.push_back(line.time);
+                    if (line.d == 0) {
+                        ++counts_[crashed_servers].count;
+                        crashes_.push_back({line.time, never});
+                    } else {
+                        crashes_.back().second = line.time;
+                    }
                     break;
-                case What::trouble:
-                    if (line.d == 0 or (line.c != 0 and nature_.refuses)) break;
-                    ++counts_[refused].count;
-                    counts_[refused].examples.push_back(line.text);
+                case What::trouble: {
+                    const auto trouble = static_cast<Trouble>(line.d);
+                    const bool may_be = trouble == Trouble::in_the_way and line.c != 0 and nature_.refuses;
+                    if (trouble != Trouble::expected and not may_be) add_refused(line);
                     break;
+                }
                 case What::held:
                     if (line.d != 0) counts_[held].count += line.d;
                     break;
             }
         }
         for (const auto& run : all_) run->seen = run->returned != 0 ? run->returned : seen[run->process];
+    }
+
+    void add_refused(const Line& line) {
+        if (++counts_[refused].count <= 5) counts_[refused].examples.push_back(line.text);
     }
 
     // ---- One job
@@ -264,8 +274,9 @@ private:
     }
 
     bool crashed(std::int64_t from, std::int64_t until) const {
-        return std::any_of(crashes_.begin(), crashes_.end(),
-                           [&](std::int64_t at) { return at >= from - 1'000'000 and at <= until; });
+        return nature_.forgets and std::any_of(crashes_.begin(), crashes_.end(), [&](const auto& crash) {
+                   return crash.first <= until and crash.second >= from;
+               });
     }
 
     // ---- What was told to be committed is there
@@ -345,8 +356,8 @@ private:
     std::vector<std::unique_ptr<Run>> all_;
     std::map<std::int64_t, std::vector<Run*>> runs_;  // of each job, as they began
     std::map<std::int64_t, Block> blocks_;
-    std::set<std::int64_t> dead_;  // processes
-    std::vector<std::int64_t> crashes_;
+    std::set<std::int64_t> dead_;                                 // processes
+    std::vector<std::pair<std::int64_t, std::int64_t>> crashes_;  // until all was there again
 
     std::vector<Count> counts_{
         {"committed"},
@@ -360,7 +371,7 @@ private:
         {"out of order", 0, true},
         {"two live runs in one lease", 0, true},
         {"settled by a superseded run", 0, true},
-        {"claim or settlement refused", 0, true},
+        {"refused without a reason", 0, true},
         {"held by nobody", 0, true},
         {"servers killed"},
         {"dead, as meant"},

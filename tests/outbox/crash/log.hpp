@@ -29,10 +29,10 @@ enum class What : char {
     settled = 's',    // told by the observer: `id`, attempt `c`, step `d`
     block = 'q',      // `a` is entered
     committed = 'c',  // `a` is, with `b` jobs
-    failed = 'f',     // block `a` threw
+    failed = 'f',     // block `a` threw `text`; `d`: the Trouble
     died = 'd',       // told by the parent
     crashed = 'v',    // a server, told by the parent; `d`: it is there again
-    trouble = 'm',    // claiming or settling threw `text`; `d`: another transaction was in the way, `c`: of run_due()
+    trouble = 'm',    // claiming or settling threw `text`; `d`: the Trouble, `c`: of run_due()
     held = 'h',       // a worker has stopped, and `d` rows say it holds them
 };
 

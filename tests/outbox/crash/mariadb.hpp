@@ -65,13 +65,17 @@ public:
     }
 
     static Db::Options writing() { return {}; }
-    static bool in_the_way(const std::exception_ptr& error) noexcept {
+    static Trouble trouble(const std::exception_ptr& error) noexcept {
         try {
             std::rethrow_exception(error);
         } catch (const txhooks::EngineError& e) {
-            return e.code() == 1213 or e.code() == 1205 or e.code() == 1020;
+            if (e.code() == 1213 or e.code() == 1205 or e.code() == 1020) return Trouble::in_the_way;
+            const bool of_client = e.code() >= 2000 and e.code() < 3000;  // the server is gone
+            return of_client ? Trouble::expected : Trouble::fault;
+        } catch (const txhooks::UsageError&) {
+            return Trouble::fault;
         } catch (...) {
-            return false;
+            return Trouble::expected;
         }
     }
 

@@ -44,13 +44,18 @@ public:
     }
 
     static Db::Options writing() { return {}; }
-    static bool in_the_way(const std::exception_ptr& error) noexcept {
+    static Trouble trouble(const std::exception_ptr& error) noexcept {
         try {
             std::rethrow_exception(error);
         } catch (const txhooks::EngineError& e) {
-            return std::string_view{e.sqlstate()} == "40001" or std::string_view{e.sqlstate()} == "40P01";
+            const std::string_view state = e.sqlstate();
+            if (state == "40001" or state == "40P01") return Trouble::in_the_way;
+            const bool gone = state.empty() or state.starts_with("08") or state.starts_with("57P");
+            return gone ? Trouble::expected : Trouble::fault;
+        } catch (const txhooks::UsageError&) {
+            return Trouble::fault;
         } catch (...) {
-            return false;
+            return Trouble::expected;
         }
     }
 

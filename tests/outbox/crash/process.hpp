@@ -104,7 +104,7 @@ public:
                 else
                     add_behind();
             } catch (const std::exception& e) {
-                trouble(e.what(), Own::in_the_way(std::current_exception()));
+                trouble(e.what(), Own::trouble(std::current_exception()));
                 sleep(milliseconds{20});
             }
         }
@@ -118,7 +118,7 @@ private:
             db_.set_error_sink(
                 [](void* self, const char* what, const std::exception_ptr& error) {
                     if (std::string_view{what}.find("could not be noted") == std::string_view::npos) return;
-                    static_cast<Process*>(self)->trouble(what, error and Own::in_the_way(error));
+                    static_cast<Process*>(self)->trouble(what, error ? Own::trouble(error) : Trouble::fault);
                 },
                 &process);
             process.own_ = &own_;
@@ -145,9 +145,9 @@ private:
 
     std::int64_t next_number() { return start_.process << 24 | ++numbers_; }
 
-    void trouble(const char* text, bool in_the_way, bool may_be = false) {
+    void trouble(const char* text, Trouble trouble, bool of_run_due = false) {
         troubled_ = true;
-        log_.note({.what = What::trouble, .c = may_be, .d = in_the_way, .text = text});
+        log_.note({.what = What::trouble, .c = of_run_due, .d = static_cast<std::int64_t>(trouble), .text = text});
     }
 
     // ---- Producers
@@ -159,7 +159,18 @@ private:
             while (blocks % 4 == 0 and stopping == 0 and waiting() > 20) sleep(milliseconds{50});
         }
     }
-    std::int64_t waiting() { return own_->number("SELECT count(*) FROM txhooks_job WHERE due < 9223372036854775807"); }
+    std::int64_t waiting() { return number("SELECT count(*) FROM txhooks_job WHERE due < 9223372036854775807"); }
+
+    // Where transactions are serializable one that only reads may be refused too.
+    std::int64_t number(const std::string& sql) {
+        for (;;) {
+            try {
+                return own_->number(sql);
+            } catch (...) {
+                if (Own::trouble(std::current_exception()) != Trouble::in_the_way) throw;
+            }
+        }
+    }
 
     // One or a few jobs, and what may happen to their block.
     void block() {
@@ -215,7 +226,12 @@ private:
         } catch (const std::exception& e) {
             const auto* const known = dynamic_cast<const txhooks::Error*>(&e);
             const bool committed = known != nullptr and known->outcome() == txhooks::Outcome::committed;
-            log_.note({.what = committed ? What::committed : What::failed, .a = number, .b = rows, .text = e.what()});
+            const Trouble trouble = committed ? Trouble::expected : Own::trouble(std::current_exception());
+            log_.note({.what = committed ? What::committed : What::failed,
+                       .a = number,
+                       .b = rows,
+                       .d = static_cast<std::int64_t>(trouble),
+                       .text = e.what()});
             if (not db_->usable()) throw;
         }
         try {
@@ -356,7 +372,7 @@ private:
                 ran = outbox_->run_due();
             } catch (const std::exception& e) {
                 if (not db_->usable()) throw;
-                trouble(e.what(), Own::in_the_way(std::current_exception()), true);
+                trouble(e.what(), Own::trouble(std::current_exception()), true);
             }
             since_ = 0;
             if (ran == 0) sleep(milliseconds{5 + dice_.below(20)});
@@ -367,7 +383,7 @@ private:
     void look_what_is_held() {
         if (troubled_) return;
         const std::int64_t rows =
-            own_->number("SELECT count(*) FROM txhooks_job WHERE holder LIKE '%:" + std::to_string(getpid()) + "'");
+            number("SELECT count(*) FROM txhooks_job WHERE holder LIKE '%:" + std::to_string(getpid()) + "'");
         log_.note({.what = What::held, .d = rows});
     }
 

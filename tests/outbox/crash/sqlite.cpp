@@ -45,7 +45,7 @@ public:
 
     /// Else a block that reads first cannot write when another has written since.
     static Db::Options writing() { return {.begin = txhooks::sqlite::Begin::immediate}; }
-    static bool in_the_way(const std::exception_ptr&) noexcept { return false; }
+    static Trouble trouble(const std::exception_ptr&) noexcept { return Trouble::expected; }
 
 private:
     sqlite3* handle_ = nullptr;
