@@ -541,6 +541,34 @@ COMMIT_TEST("what a block was refused to commit is nothing to the blocks that fo
     CHECK(s.goes_on());
 }
 
+COMMIT_TEST("blocks that hooks and notes open send nothing of the block that they belong to",
+            "[D1][S13][S16][outbox]") {
+    Sender<TestType> s;
+    int asked = 0;
+    const auto block = [&](const char* letter) {
+        s.db.atomic([&] {
+            s.db.before_commit([&] { ++asked; });
+            if (letter != nullptr) s.letter(letter);
+        });
+    };
+    s.act = [&](JobRun&) {
+        block(nullptr);
+        block("of the note");
+    };
+    s.db.atomic([&] {
+        s.db.on_commit([&] { block(nullptr); });
+        s.row(1);
+        s.db.on_commit([&] { block("of the hook"); });
+    });
+    CHECK(asked == 4);
+    CHECK(s.letters() == "1,of the note,of the hook");
+    CHECK(s.notes().empty());
+    CHECK(s.ran == Log{"1"});
+    CHECK(s.scene.sink.empty());
+    s.act = nullptr;
+    CHECK(s.goes_on());
+}
+
 COMMIT_TEST("an Outbox that dies between two tries to COMMIT takes the block with it", "[D1][S47][outbox]") {
     Sender<TestType> s;
     const bool notes = GENERATE(false, true);
