@@ -80,7 +80,11 @@ public:
 
     void meet(Trouble trouble, PGconn* others) {
         if (trouble == Trouble::cancel) run(others, "SELECT pg_cancel_backend(" + std::to_string(pid_) + ")");
-        if (trouble == Trouble::terminate) run(others, "SELECT pg_terminate_backend(" + std::to_string(pid_) + ")");
+        if (trouble == Trouble::terminate) {
+            const std::string pid = std::to_string(pid_);
+            run(others, "SELECT pg_terminate_backend(" + pid + ")");
+            until([&] { return run(others, "SELECT count(*) FROM pg_stat_activity WHERE pid = " + pid) == "0"; });
+        }
         if (trouble == Trouble::cut) shutdown(PQsocket(handle_), SHUT_RDWR);
         if (trouble != Trouble::kill) return;
         end_process(pid_, SIGKILL);

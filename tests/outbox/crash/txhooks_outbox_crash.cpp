@@ -8,7 +8,7 @@
 // For each engine: producers and workers are killed by SIGKILL at any time for N seconds, and kill themselves where it
 // hurts; a server is killed now and then too, and started again. Then there are only workers, until nothing is left but
 // dead jobs. Exits with 1 if a count is not zero that must be, or if fewer than `--require` jobs died in each of the
-// four ways. A seed gives the same dice, not the same run.
+// four ways. A seed gives the same dice, not the same run. (txhooks_distributed_jobs is the same with other engines.)
 
 #include "engine.hpp"
 #include "judge.hpp"
