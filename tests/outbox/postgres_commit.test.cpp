@@ -195,6 +195,22 @@ COMMIT_TEST("a job that is run here is born leased", "[D5][outbox]") {
     CHECK(s.fate() == "1");
 }
 
+COMMIT_TEST("a savepoint of the user's that is open at COMMIT is not taken for one that was rolled back",
+            "[S26][doubt][outbox]") {
+    Sending<PostgresScene<TestType>> s;
+    change(s.scene, marker_table);
+    Doubt doubt;
+    for (int n = 1; n != 3; ++n)  // the first marker of the session is tried twice
+        s.db.atomic({.resolve = &doubt}, [&] {
+            s.scene.run("SAVEPOINT theirs");
+            s.row(n);
+        });
+    CHECK(s.outbox->run_due() == 2);
+    CHECK(s.fate() == "1,2");
+    CHECK(s.scene.sink.empty());
+    CHECK(s.goes_on());
+}
+
 // ---- What fails there
 
 COMMIT_TEST("an INSERT that fails at COMMIT undoes all, and is told as it was", "[D1][D6][S46][outbox]") {
