@@ -33,7 +33,7 @@ enum class Trouble : std::int64_t { expected, in_the_way, fault };
 
 /// What is to be expected of an engine.
 struct Nature {
-    bool refuses = false;       // what run_due() does, because another transaction is in the way
+    bool refuses = false;       // a claim or a settlement, which another transaction is in the way of
     bool locks_for_all = true;  // nobody gets at what an open transaction has taken
     bool forgets = true;        // what was settled last, when it crashes
 };

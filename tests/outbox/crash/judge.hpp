@@ -199,7 +199,7 @@ private:
                     break;
                 }
                 case What::held:
-                    if (line.d != 0) counts_[held].count += line.d;
+                    if (not nature_.refuses) counts_[held].count += line.d;
                     break;
             }
         }

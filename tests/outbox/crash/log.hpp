@@ -32,7 +32,7 @@ enum class What : char {
     failed = 'f',     // block `a` threw `text`; `d`: the Trouble
     died = 'd',       // told by the parent
     crashed = 'v',    // a server, told by the parent; `d`: it is there again
-    trouble = 'm',    // claiming or settling threw `text`; `d`: the Trouble, `c`: of run_due()
+    trouble = 'm',    // claiming or settling threw `text`; `d`: the Trouble, `c`: not out of work()
     held = 'h',       // a worker has stopped, and `d` rows say it holds them
 };
 

@@ -118,7 +118,7 @@ private:
             db_.set_error_sink(
                 [](void* self, const char* what, const std::exception_ptr& error) {
                     if (std::string_view{what}.find("could not be noted") == std::string_view::npos) return;
-                    static_cast<Process*>(self)->trouble(what, error ? Own::trouble(error) : Trouble::fault);
+                    static_cast<Process*>(self)->trouble(what, error ? Own::trouble(error) : Trouble::fault, true);
                 },
                 &process);
             process.own_ = &own_;
@@ -145,9 +145,9 @@ private:
 
     std::int64_t next_number() { return start_.process << 24 | ++numbers_; }
 
-    void trouble(const char* text, Trouble trouble, bool of_run_due = false) {
+    void trouble(const char* text, Trouble trouble, bool not_of_work = false) {
         troubled_ = true;
-        log_.note({.what = What::trouble, .c = of_run_due, .d = static_cast<std::int64_t>(trouble), .text = text});
+        log_.note({.what = What::trouble, .c = not_of_work, .d = static_cast<std::int64_t>(trouble), .text = text});
     }
 
     // ---- Producers
