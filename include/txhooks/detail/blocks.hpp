@@ -257,6 +257,7 @@ private:
     Outcome commit_special(Block& block);
     void run_before_commit(Block& block);
     CommitResult verb_commit_special(bool marked) noexcept;
+    CommitResult verb_commit_of_last(bool marked) noexcept;
     template <class Verbs>
     void release(Block& block);
     Outcome commit_unsound(Block& block);

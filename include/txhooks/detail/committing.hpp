@@ -58,7 +58,7 @@ template <class Verbs>
     }
     const bool marked = doubt_ != nullptr && owner_->list.waits_for_outcome(block.mark);
     if (doubt_ != nullptr) doubt_->marked_ = marked;
-    return ended(block, verb_commit_special(marked));
+    return ended(block, last_before_commit_ == nullptr ? verb_commit_special(marked) : verb_commit_of_last(marked));
 }
 
 // Runs the hooks that wait for COMMIT, as long as there is going to be one. They may do all that can be done in `block`,
@@ -118,10 +118,14 @@ inline void Blocks::ask_last_before_commit() {
 inline CommitResult Blocks::verb_commit_special(bool marked) noexcept {
     const InVerb under_way{*this};
     if (OutermostVerbs* const instead = stages_.verbs()) return instead->commit();
-    const char* const marker = marked ? doubt_->marker_ : nullptr;
-    const char* const ahead = last_before_commit_ != nullptr ? last_before_commit_->ahead_of_commit() : nullptr;
-    if (ahead == nullptr) return marked ? verb_commit_marked(marker) : verb_commit();
-    CommitResult result = verb_commit_behind(ahead, marker);
+    return marked ? verb_commit_marked(doubt_->marker_) : verb_commit();
+}
+
+[[gnu::noinline]] inline CommitResult Blocks::verb_commit_of_last(bool marked) noexcept {
+    const char* const ahead = last_before_commit_->ahead_of_commit();
+    if (ahead == nullptr) return verb_commit_special(marked);
+    const InVerb under_way{*this};
+    CommitResult result = verb_commit_behind(ahead, marked ? doubt_->marker_ : nullptr);
     if (result.outcome != Outcome::still_open && last_before_commit_ != nullptr)
         last_before_commit_->went_ahead_of_commit();
     return result;
