@@ -73,7 +73,7 @@ void savepoints() {
         db.put("Ann");
         txhooks::Atomic sid{db};  // sid = savepoint()
         db.put("Bob");
-        sid.rollback();                // savepoint_rollback(sid)
+        sid.rollback();  // savepoint_rollback(sid)
         txhooks::Atomic another{db};
         db.put("Cleo");
         another.commit();  // savepoint_commit(sid)
@@ -106,6 +106,17 @@ void set_rollback() {
     }
     said();
     check(not db.committed("Bob"));
+
+    try {
+        db.atomic([&] {
+            try {
+                db.atomic({.join = true}, [] { throw std::runtime_error{"in a joined block"}; });
+            } catch (const std::runtime_error&) {
+                db.set_rollback(false);  // takes back a set_rollback(true), and no more: doomed it stays
+            }
+        });
+        check(false);
+    } catch (const txhooks::TransactionAborted&) {}
 
     db.atomic([&] {
         try {

@@ -60,9 +60,9 @@ void four(Database& db, bool fail) {
     const int id = 7;
     const std::string path = "photo";
     db.atomic([&] {
-        db.before_commit([&] { cache.flush(db); });      // inside the transaction, just before COMMIT: may write, may throw
-        db.on_commit(send_mail, "welcome", "Ann");       // it is proven to be committed
-        db.on_rollback(remove_file, path);               // the row is proven undone: the file may go
+        db.before_commit([&] { cache.flush(db); });  // inside the transaction, just before COMMIT: may write, may throw
+        db.on_commit(send_mail, "welcome", "Ann");   // it is proven to be committed
+        db.on_rollback(remove_file, path);           // the row is proven undone: the file may go
         db.unless_committed([&] { users.forget(id); });  // the row is not proven to be there: what memory knows must go
         store_file(path);                                // register first, then change
         if (fail) throw std::runtime_error{"no more room"};

@@ -22,15 +22,23 @@ struct Welcome {
     static constexpr const char* job_name = "welcome";  // what its rows are called, for ever
     std::string address;
 };
-std::string to_payload(const Welcome& job) { return job.address; }
-void from_payload(std::string_view stored, Welcome& job) { job.address = stored; }
+std::string to_payload(const Welcome& job) {
+    return job.address;
+}
+void from_payload(std::string_view stored, Welcome& job) {
+    job.address = stored;
+}
 
 struct Invoice {
     static constexpr const char* job_name = "invoice";
     int order = 0;
 };
-std::string to_payload(const Invoice& job) { return std::to_string(job.order); }
-void from_payload(std::string_view stored, Invoice& job) { job.order = std::stoi(std::string{stored}); }
+std::string to_payload(const Invoice& job) {
+    return std::to_string(job.order);
+}
+void from_payload(std::string_view stored, Invoice& job) {
+    job.order = std::stoi(std::string{stored});
+}
 
 namespace {
 
@@ -97,7 +105,6 @@ void worker_beside(const std::string& file) {
 
     db.atomic([&] { outbox.add(Welcome{"bob@example.org"}); });
     check(done.get_future().get() == "bob@example.org");
-    while (working == nullptr) std::this_thread::yield();
     working.load()->stop();
     worker.join();
 }

@@ -48,9 +48,7 @@ public:
     void draw_a_copy(Db& db) {
         db.on_commit([*this] { draw(); });
     }
-    void stay_alive(Db& db) {
-        db.on_commit(&View::draw, shared_from_this());
-    }
+    void stay_alive(Db& db) { db.on_commit(&View::draw, shared_from_this()); }
 };
 
 void skip_if_gone(Db& db, const std::shared_ptr<View>& view) {

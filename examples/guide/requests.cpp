@@ -89,7 +89,7 @@ void sign_up(Db& db, const std::string& name) {
 void ambient() {
     Db db;
     {
-        txhooks::AmbientConnection here{db};  // binds db to this thread while it lives
+        txhooks::AmbientConnection here{db};     // binds db to this thread while it lives
         db.atomic([&] { sign_up(db, "Ann"); });  // calls welcome() somewhere: the mail goes out after COMMIT
         check(said() == "mail to Ann;");
 

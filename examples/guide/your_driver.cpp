@@ -52,7 +52,7 @@ private:
 template <>
 struct txhooks::BackendAdapter<MyDatabase> : txhooks::SqlAdapter<txhooks::BackendAdapter<MyDatabase>> {
     explicit BackendAdapter(MyDatabase& database) : db{database} {}
-    void execute(const char* sql) { db.run(sql); }  // throws if it fails
+    void execute(const char* sql) { db.run(sql); }     // throws if it fails
     txhooks::ConnectionState state() const noexcept {  // without a round trip
         return db.in_transaction() ? txhooks::ConnectionState::open : txhooks::ConnectionState::idle;
     }
