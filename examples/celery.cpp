@@ -63,7 +63,7 @@ public:
     }
 
     // What the task returns. Throws if it fails, or the worker has ended.
-    json wait_for(const std::string& task, support::Python& worker) {
+    json wait_for(const std::string& task, support::Process& worker) {
         const auto give_up = std::chrono::steady_clock::now() + 60s;
         for (;;) {
             if (const std::optional<std::string> stored = answers_({"GET", "celery-task-meta-" + task})) {
@@ -71,7 +71,7 @@ public:
                 if (answer.at("status") != "SUCCESS") throw std::runtime_error{*stored};
                 return answer.at("result");
             }
-            worker.check();
+            worker.must_run();
             if (std::chrono::steady_clock::now() > give_up) throw std::runtime_error{"the worker does not answer"};
             std::this_thread::sleep_for(200us);
         }
@@ -138,7 +138,7 @@ struct Count {
 };
 
 // Until so many are there. The card of each tenth is declined.
-Count sign_up(int users, Service& service, Celery& celery, support::Python& worker) {
+Count sign_up(int users, Service& service, Celery& celery, support::Process& worker) {
     Count count;
     for (int user = 1; user - count.declined <= users; ++user) {
         const bool card_is_good = user % 10 != 0;
@@ -167,7 +167,7 @@ int main() try {
     const std::string file = server.folder() + "/app.db";
     SQLite::Database db{file, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 20'000};
     db.exec("PRAGMA journal_mode = WAL; CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT)");
-    support::Python worker{"celery_worker.py", server.folder()};
+    support::Process worker{support::python("celery_worker.py", server.folder()), server.folder() + "/worker.log"};
     Celery celery{server.socket()};
     bool right = celery.wait_for(celery.send("welcome", {0}), worker).is_null();  // the worker is there, user 0 is not
 

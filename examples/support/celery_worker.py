@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: MIT
 #
-# The worker of ../celery.cpp: an application of Celery like any other. The folder that it runs in has the socket of Redis,
-# for the tasks and the answers, and the database of the service.
+# The worker of ../celery.cpp: an application of Celery like any other. The folder that it is given has the socket of
+# Redis, for the tasks and the answers, and the database of the service.
 
-import os
 import sqlite3
+import sys
 
 from celery import Celery
 
-redis = f"redis+socket://{os.getcwd()}/redis"
+folder = sys.argv[1]
+redis = f"redis+socket://{folder}/redis"
 app = Celery(broker=redis, backend=f"{redis}?virtual_host=1")
-db = sqlite3.connect("app.db")
+db = sqlite3.connect(f"{folder}/app.db")
 
 
 @app.task(name="welcome")

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace support {
 
@@ -23,39 +24,62 @@ inline void end_process(pid_t id) noexcept {
     waitpid(id, nullptr, 0);
 }
 
-/// A program in Python that stands beside this file, run in a folder, where what it prints goes to <program>.log. It ends
-/// with this object, or when ours has ended in whatever way. Start it on the main thread: Linux ends it with the thread
-/// that it was started on.
-class Python {
+/// A program that ends with this object, or when ours has ended in whatever way. Start it on the main thread: Linux ends
+/// it with the thread that it was started on.
+class Process {
 public:
-    Python(const std::string& program, const std::string& folder) : log_{folder + "/" + program + ".log"} {
-        const std::string file = (std::filesystem::absolute(__FILE__).parent_path() / program).string();
+    /// What it prints is added to the file `log`, if there is one.
+    explicit Process(std::vector<std::string> words, std::string log = {}) : log_{std::move(log)} {
+        std::vector<char*> arguments;
+        for (std::string& word : words) arguments.push_back(word.data());
+        arguments.push_back(nullptr);
         const pid_t ours = getpid();
         id_ = fork();
         if (id_ != 0) return;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        const int log = open(log_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-        if (getppid() == ours and chdir(folder.c_str()) == 0 and dup2(log, 1) == 1 and dup2(log, 2) == 2)
-            execl("/usr/bin/python3", "python3", file.c_str(), nullptr);  // Debian's, as its modules are
+        if (getppid() == ours and (log_.empty() or prints_to(log_.c_str()))) execv(arguments[0], arguments.data());
         _exit(127);
     }
-    Python(const Python&) = delete;
-    Python& operator=(const Python&) = delete;
-    ~Python() { end_process(id_); }
+    Process(const Process&) = delete;
+    Process& operator=(const Process&) = delete;
+    ~Process() { end_process(id_); }
 
-    /// Throws, with what it has printed, if it has ended by itself.
-    void check() {
+    /// Throws, with what its log says, if it has ended.
+    void must_run() {
         if (id_ > 0 and waitpid(id_, nullptr, WNOHANG) == 0) return;
         id_ = 0;
-        std::string said = "it has ended:";
-        std::ifstream log{log_};
-        for (std::string line; std::getline(log, line);) said += "\n" + line;
+        std::string said = "a program has ended:";
+        std::ifstream in{log_};
+        for (std::string line; std::getline(in, line);) said += "\n" + line;
         throw std::runtime_error{said};
     }
 
+    /// Asks it to end.
+    void terminate() noexcept {
+        if (id_ > 0) kill(id_, SIGTERM);
+    }
+
+    /// Waits for its end. Returns how it came, as waitpid() says it.
+    int wait() {
+        int status = -1;
+        if (id_ > 0) waitpid(id_, &status, 0);
+        id_ = 0;
+        return status;
+    }
+
 private:
+    static bool prints_to(const char* log) noexcept {
+        const int file = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        return dup2(file, STDOUT_FILENO) >= 0 and dup2(file, STDERR_FILENO) >= 0;
+    }
+
     std::string log_;
     pid_t id_;
 };
+
+/// Debian's Python, which has Debian's modules, and a program that stands beside this file.
+inline std::vector<std::string> python(const std::string& program, const std::string& argument) {
+    return {"/usr/bin/python3", std::filesystem::absolute(__FILE__).parent_path() / program, argument};
+}
 
 }  // namespace support
