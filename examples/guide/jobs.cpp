@@ -10,12 +10,15 @@
 
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <filesystem>
 #include <future>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 
+using namespace std::chrono_literals;
 using Db = txhooks::HookedConnection<SQLite::Database>;
 
 struct Welcome {
@@ -84,6 +87,71 @@ void exactly_once() {
     check(db.execAndGet("SELECT count(*) FROM invoice").getInt() == 1 and outbox.list().empty());
 }
 
+// ---- What an operator does
+
+void dead_letters() {
+    Db db{":memory:", SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE};
+    db.set_error_sink([](void*, const char*, const std::exception_ptr&) {});
+    bool mended = false;
+    txhooks::JobTypes<Db> types;
+    types.handle<Welcome>(
+        [&](const Welcome& w) {
+            if (not mended) throw std::runtime_error{"550 " + w.address + " is blocked"};
+            say("mail to ", w.address);
+        },
+        {.attempts = 1});
+    types.on_dead<Welcome>([](Db&, const Welcome& w, std::string_view error) { say(w.address, " is dead: ", error); });
+    txhooks::Outbox<Db> outbox{db, types};
+    outbox.create_table();
+    db.atomic([&] { outbox.add(Welcome{"ann@example.org"}); });
+    check(said() == "ann@example.org is dead: 550 ann@example.org is blocked;");
+
+    for (const txhooks::JobStats& stats : outbox.stats())
+        say(stats.name, ": ", stats.due, " due, ", stats.running, " running, ", stats.dead, " dead");
+    for (const txhooks::JobRow& job : outbox.dead_letters()) say(job.payload, ": ", job.error);
+
+    check(said() == "welcome: 0 due, 0 running, 1 dead;ann@example.org: 550 ann@example.org is blocked;");
+
+    mended = true;
+    for (const txhooks::JobRow& job : outbox.dead_letters()) outbox.revive(job.id);
+    outbox.run_due();
+
+    check(said() == "mail to ann@example.org;" and outbox.list().empty());
+}
+
+// The table is an interface.
+void by_hand() {
+    Db db{":memory:", SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE};
+    txhooks::JobTypes<Db> types;
+    types.handle<Welcome>([&](const Welcome& w) { say("mail to ", w.address); });
+    txhooks::Outbox<Db> outbox{db, types};
+    outbox.create_table();
+
+    db.exec(R"(
+-- A job from another language: the other columns have defaults. (PostgreSQL: payload is BYTEA; for any text
+-- convert_to('...', 'UTF8').) Give an id, a UUIDv7, where the order counts: that of in_order, and of list().
+INSERT INTO txhooks_job (name, payload) VALUES ('welcome', 'ann@example.org');
+)");
+    outbox.run_due();
+    check(said() == "mail to ann@example.org;");
+
+    db.atomic([&] { outbox.add(Welcome{"bob@example.org"}, {.delay = 24h}); });
+    SQLite::Statement backlog{db, R"(
+-- The backlog, by name.
+SELECT name, count(*), min(due) FROM txhooks_job WHERE due < 9223372036854775807 GROUP BY name;
+)"};
+    check(backlog.executeStep() and backlog.getColumn(1).getInt() == 1);
+    backlog.reset();
+
+    SQLite::Statement bury{db, R"(
+-- Bury: nobody runs it any more, and it stays for whoever looks. (Raising claim stops a run that has begun from settling it.)
+UPDATE txhooks_job SET due = 9223372036854775807, claim = claim + 1, holder = NULL, error = 'by hand' WHERE id = ?;
+)"};
+    bury.bind(1, outbox.list().at(0).id);
+    bury.exec();
+    check(outbox.dead_letters().size() == 1);
+}
+
 // ---- A worker in the same program
 
 void worker_beside(const std::string& file) {
@@ -114,6 +182,8 @@ void worker_beside(const std::string& file) {
 int main() {
     jobs();
     exactly_once();
+    dead_letters();
+    by_hand();
     const auto folder = std::filesystem::temp_directory_path() / ("txhooks_guide_jobs_" + std::to_string(getpid()));
     std::filesystem::create_directory(folder);
     worker_beside((folder / "app.db").string());

@@ -95,10 +95,9 @@ void hooks_that_throw() {
         });
     } catch (const txhooks::HookError& error) {
         say(error.what());  // committed all the same: never do it again
-        check(error.position() == 0 and error.not_run() == 1);
     }
     check(db.committed("Ann").has_value());
-    said();
+    check(said().find("hook number 1 threw (1 failed, 1 did not run): the queue is full") != std::string::npos);
 
     db.set_error_sink([](void*, const char* what, const std::exception_ptr&) { say(what); });
     db.atomic([&] {
