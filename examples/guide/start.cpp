@@ -25,13 +25,9 @@ int main() {
         db.atomic([&] {
             db.exec("INSERT INTO user VALUES ('Bob')");
             db.on_commit(send_welcome_email, "Bob");
-            throw std::runtime_error{"card declined"};
+            throw std::runtime_error{"card declined"};  // no row, and no mail
         });
-    } catch (const std::exception& error) {
-        std::cout << "no mail to Bob: " << error.what() << '\n';
-    }
+    } catch (const std::runtime_error&) {}
 
-    const int users = db.execAndGet("SELECT count(*) FROM user");
-    std::cout << "users: " << users << '\n';
-    return users == 1 ? 0 : 1;
+    std::cout << "users: " << db.execAndGet("SELECT count(*) FROM user") << '\n';
 }
