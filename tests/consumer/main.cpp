@@ -24,4 +24,5 @@ int main() {
     if (commits_seen_by_hook != 1) return 1;
     std::printf("txhooks %d.%d.%d: the hook ran after the commit\n", TXHOOKS_VERSION_MAJOR, TXHOOKS_VERSION_MINOR,
                 TXHOOKS_VERSION_PATCH);
+    return 0;  // called by another main() in a unity build
 }
