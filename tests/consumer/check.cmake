@@ -12,7 +12,7 @@
 #     cmake -D way=<way> -D compiler=<path> -D flags=<string> -D generator=<name> -D source=<txhooks> -D version=<x.y.z>
 #           -D out=<empty folder> [-D made_by=<the CMake that installs>] -P check.cmake
 
-cmake_minimum_required(VERSION 3.25)
+cmake_minimum_required(VERSION 3.20)
 
 set(here ${CMAKE_CURRENT_LIST_DIR})
 if(NOT made_by)

@@ -9,10 +9,14 @@
 # What is newer than that CMake itself is in no help, and an error when it reads the file.
 
 function newer() { return match($0, /versionadded:: (3[.](1[7-9]|[2-9][0-9])|[4-9][.])/) }
-function add(what, version) {
-    sub(/^ *[a-z_]*[(]/, "", what)
+function key(what) {
+    sub(/^ *(.. signature:: *)?[a-z_]*[(]/, "", what)
     gsub(/[^A-Z_]/, "", what)
-    added[name " " what] = version
+    return name " " what
+}
+function add(what, version) {
+    added[key(what)] = version
+    new_forms[key(what)]++
 }
 function since() { sub(/.*versionadded:: /, ""); return $0 }
 
@@ -31,7 +35,7 @@ FNR == 1 {
 !help {
     sub(/(^|[ \t])#.*/, "")
     text = $0
-    while (match(text, /[$]<[A-Z_]+|[A-Za-z_][A-Za-z0-9_]*|[()"]/)) {
+    while (match(text, /[$]<[A-Z_]+|[A-Za-z_/.][A-Za-z0-9_/.]*|[()"]/)) {
         word = substr(text, RSTART, RLENGTH)
         text = substr(text, RSTART + RLENGTH)
         if (depth == 0 && text ~ /^[ \t]*[(]/) command = tolower(word)
@@ -65,15 +69,16 @@ kind == "command" && !(name in whole) {
         sentence = since()
         if (keyword != "") add(keyword, sentence)
         keyword = ""
-    } else if (match($0, /^ *``[A-Z][A-Z_]+/) || match($0, "^ *" name "[(][A-Z][A-Z_]+")) {
+    } else if (match($0, /^ *``[A-Z][A-Z_]+/) || match($0, "^ *(.. signature:: *)?" name "[(][A-Z][A-Z_]+")) {
         keyword = substr($0, RSTART, RLENGTH)
         signature = keyword ~ /[(]/
+        if (signature) forms[key(keyword)]++
     } else if (signature) signature = !/^$/
     else if (!/^$/) keyword = ""
 }
 FILENAME ~ /generator-expressions/ {
     if (match($0, /genex:: [$]<[A-Z_]+/)) { genex = substr($0, RSTART + 8, RLENGTH - 8); forms[genex]++ }
-    else if (newer() && genex != "") { new_forms[genex]++; version[genex] = since(); genex = "" }
+    else if (newer() && genex != "") { new_forms[genex]++; added[genex] = since(); genex = "" }
     else if (/^[^ .]/) genex = ""
 }
 
@@ -85,14 +90,14 @@ function found(what, version) {
 }
 
 END {
+    # Not if there is a form of it that is older.
+    for (what in added) if (new_forms[what] >= forms[what]) found(what, added[what])
     # Where the page has it in no such place.
-    added["target_sources FILE_SET"] = "3.23"
-    added["if PATH_EQUAL"] = "3.24"
-    added["foreach ZIP_LISTS"] = "3.17"
-    added["string JSON"] = "3.19"
-    added["add_subdirectory SYSTEM"] = "3.25"
-    for (what in added) found(what, added[what])
-    for (genex in new_forms) if (new_forms[genex] == forms[genex]) found(genex, version[genex])
+    found("target_sources FILE_SET", "3.23")
+    found("if PATH_EQUAL", "3.24")
+    found("foreach ZIP_LISTS", "3.17")
+    found("string JSON", "3.19")
+    found("add_subdirectory SYSTEM", "3.25")
     if (depth != 0) { print "not understood: parentheses do not close"; wrong++ }
     exit wrong > 0
 }
