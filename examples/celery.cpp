@@ -62,19 +62,16 @@ public:
         return id;
     }
 
-    // What the task returns. Throws if it fails, or the worker has ended.
+    // What the task returns.
     json wait_for(const std::string& task, support::Process& worker) {
-        const auto give_up = std::chrono::steady_clock::now() + 60s;
-        for (;;) {
-            if (const std::optional<std::string> stored = answers_({"GET", "celery-task-meta-" + task})) {
-                const json answer = json::parse(*stored);
-                if (answer.at("status") != "SUCCESS") throw std::runtime_error{*stored};
-                return answer.at("result");
-            }
+        std::optional<std::string> answer;
+        support::wait_until("the worker answers", [&] {
             worker.must_run();
-            if (std::chrono::steady_clock::now() > give_up) throw std::runtime_error{"the worker does not answer"};
-            std::this_thread::sleep_for(200us);
-        }
+            return (answer = answers_({"GET", "celery-task-meta-" + task})).has_value();
+        });
+        const json said = json::parse(*answer);
+        if (said.at("status") != "SUCCESS") throw std::runtime_error{*answer};
+        return said.at("result");
     }
 
     // How many tasks have an answer.

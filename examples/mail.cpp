@@ -27,7 +27,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -80,15 +79,6 @@ struct Mail {
     std::string address, id;
 };
 
-template <class Condition>
-void wait_until(const char* what, Condition condition) {
-    const auto give_up = std::chrono::steady_clock::now() + 60s;
-    while (not condition()) {
-        if (std::chrono::steady_clock::now() > give_up) throw std::runtime_error{std::string{"in vain: "} + what};
-        std::this_thread::sleep_for(5ms);
-    }
-}
-
 class MailServer {
 public:
     explicit MailServer(const std::string& folder) : folder_{folder} { start(); }
@@ -98,7 +88,7 @@ public:
         const std::string ready = folder_ + "/ready";
         std::filesystem::remove(ready);
         server_.emplace(support::python("mail_server.py", folder_), folder_ + "/server.log");
-        wait_until("the mail server starts", [&] {
+        support::wait_until("the mail server starts", [&] {
             server_->must_run();
             return std::filesystem::exists(ready);
         });
@@ -280,11 +270,13 @@ void by_a_job(const std::string& folder) {
         server.kill();
         std::printf("  the mail server is killed, %d\n", outage);
         sign_up_fifty();
-        wait_until("an attempt fails", [&] { return any_job([](const auto& job) { return not job.error.empty(); }); });
+        support::wait_until("an attempt fails",
+                            [&] { return any_job([](const auto& job) { return not job.error.empty(); }); });
         server.start();
     }
     sign_up("eve@nowhere.example");
-    wait_until("the mails go out", [&] { return not any_job([](const auto& job) { return not job.dead(); }); });
+    support::wait_until("the mails go out",
+                        [&] { return not any_job([](const auto& job) { return not job.dead(); }); });
     worker->terminate();
     check(worker->wait() == 0, "the worker did not end well");
 

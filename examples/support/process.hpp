@@ -9,10 +9,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace support {
@@ -22,6 +25,16 @@ inline void end_process(pid_t id) noexcept {
     if (id <= 0) return;
     kill(id, SIGKILL);
     waitpid(id, nullptr, 0);
+}
+
+/// Throws if that takes more than a minute.
+template <class Condition>
+void wait_until(const std::string& what, Condition condition) {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes{1};
+    while (not condition()) {
+        if (std::chrono::steady_clock::now() > give_up) throw std::runtime_error{"in vain: until " + what};
+        std::this_thread::sleep_for(std::chrono::microseconds{200});
+    }
 }
 
 /// A program that ends with this object, or when ours has ended in whatever way. Start it on the main thread: Linux ends
@@ -62,7 +75,7 @@ public:
     /// Waits for its end. Returns how it came, as waitpid() says it.
     int wait() {
         int status = -1;
-        if (id_ > 0) waitpid(id_, &status, 0);
+        wait_until("a program ends", [&] { return id_ <= 0 or waitpid(id_, &status, WNOHANG) != 0; });
         id_ = 0;
         return status;
     }
