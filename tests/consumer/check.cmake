@@ -69,7 +69,9 @@ function(install_txhooks)
 
     # An older CMake can read it.
     file(GLOB package ${prefix}/share/cmake/txhooks/*.cmake)
-    run(${CMAKE_COMMAND} -D "files=${package}" -P ${here}/old_cmake.cmake)
+    foreach(file IN LISTS package)
+        run(${CMAKE_COMMAND} -D files=${file} -P ${here}/old_cmake.cmake)
+    endforeach()
 endfunction()
 
 # The program, from ARGN: where txhooks is.
