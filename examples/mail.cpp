@@ -245,31 +245,30 @@ void by_a_job(const std::string& folder) {
             ++declined;
         }
     };
-    std::optional<support::Process> worker;
     const auto start_worker = [&](const char* dies_after) {
-        worker.emplace(std::vector<std::string>{"/proc/self/exe", "worker", folder, dies_after});
+        return support::Process{{"/proc/self/exe", "worker", folder, dies_after}};
     };
     const auto any_job = [&](auto condition) {
         const std::vector<txhooks::JobRow> jobs = service.outbox.list();
         return std::any_of(jobs.begin(), jobs.end(), condition);
     };
     int user = 0;
-    const auto sign_up_fifty = [&] {
-        for (int n = 0; n != 50; ++n, ++user) sign_up("user" + std::to_string(user) + "@example.org", user % 10 != 0);
+    const auto sign_up_thirty = [&] {
+        for (int n = 0; n != 30; ++n, ++user) sign_up("user" + std::to_string(user) + "@example.org", user % 10 != 0);
     };
 
     std::puts("sent by a job");
-    start_worker("20");
-    sign_up_fifty();
-    const int end = worker->wait();
+    support::Process mortal = start_worker("20");
+    sign_up_thirty();
+    const int end = mortal.wait();
     check(WIFSIGNALED(end) and WTERMSIG(end) == SIGKILL, "the worker was not killed");
     std::puts("  the worker is killed: its 20th mail is out, the row of that job is still there; another one starts");
-    start_worker("0");
+    support::Process worker = start_worker("0");
     for (int outage = 1; outage <= 3; ++outage) {
-        sign_up_fifty();
+        sign_up_thirty();
         server.kill();
         std::printf("  the mail server is killed, %d\n", outage);
-        sign_up_fifty();
+        sign_up_thirty();
         support::wait_until("an attempt fails",
                             [&] { return any_job([](const auto& job) { return not job.error.empty(); }); });
         server.start();
@@ -277,8 +276,8 @@ void by_a_job(const std::string& folder) {
     sign_up("eve@nowhere.example");
     support::wait_until("the mails go out",
                         [&] { return not any_job([](const auto& job) { return not job.dead(); }); });
-    worker->terminate();
-    check(worker->wait() == 0, "the worker did not end well");
+    worker.terminate();
+    check(worker.wait() == 0, "the worker did not end well");
 
     const std::vector<Mail> mails = server.mails();
     std::set<std::string> addresses, ids;

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -31,9 +32,10 @@ inline void end_process(pid_t id) noexcept {
 template <class Condition>
 void wait_until(const std::string& what, Condition condition) {
     const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes{1};
-    while (not condition()) {
+    std::chrono::microseconds pause{100};
+    for (; not condition(); pause = std::min(pause * 2, std::chrono::microseconds{20'000})) {
         if (std::chrono::steady_clock::now() > give_up) throw std::runtime_error{"in vain: until " + what};
-        std::this_thread::sleep_for(std::chrono::microseconds{200});
+        std::this_thread::sleep_for(pause);
     }
 }
 
@@ -83,7 +85,7 @@ public:
 private:
     static bool prints_to(const char* log) noexcept {
         const int file = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-        return dup2(file, STDOUT_FILENO) >= 0 and dup2(file, STDERR_FILENO) >= 0;
+        return file >= 0 and dup2(file, STDOUT_FILENO) >= 0 and dup2(file, STDERR_FILENO) >= 0;
     }
 
     std::string log_;
