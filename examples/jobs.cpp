@@ -2,7 +2,8 @@
 //
 // A sign-up whose mail survives the process. The row of the user and the job of the mail are committed together; then the
 // program kills itself, between COMMIT and the mail. Started again, it finds the job, and the mail goes out: once. A job
-// that fails too often is dead, until somebody has mended the cause and revives it.
+// that fails too often is dead, until somebody has mended the cause and revives it. What an operator looks at: rows,
+// numbers, dead letters; and the same in SQL, for the table is an interface.
 
 #include <txhooks/outbox/sqlitecpp.hpp>
 #include <txhooks/txhooks.hpp>
@@ -113,6 +114,9 @@ void show(Program& program) {
                                              : "waiting",
                     job.error.empty() ? "-" : job.error.c_str());
     if (program.outbox.list().empty()) std::puts("  | (no jobs)");
+    for (const txhooks::JobStats& stats : program.outbox.stats())
+        std::printf("  %s: %zu due, %zu later, %zu running, %zu dead\n", stats.name.c_str(), stats.due, stats.later,
+                    stats.running, stats.dead);
 }
 
 // Runs `act` in a process of its own. Returns how that ended.
@@ -184,10 +188,34 @@ int main() {
         if (not all_well) _exit(1);
     });
     check(well == 0, "see above");
-    check(MailServer{folder}.sent() == std::vector<std::string>{"ann@example.org", "bob@example.org"},
-          "each user got one mail");
+
+    std::printf("\nin SQL: two jobs from another language, of which one is buried\n");
+    const int operated = in_a_process([&] {
+        Program program{folder};
+        program.db.exec("INSERT INTO txhooks_job (name, payload) VALUES ('welcome', 'cleo@example.org')");
+        program.db.exec("INSERT INTO txhooks_job (name, payload) VALUES ('welcome', 'dan@example.org')");
+        program.db.exec(
+            "UPDATE txhooks_job SET due = 9223372036854775807, claim = claim + 1, holder = NULL, error = 'by hand'"
+            " WHERE payload = 'dan@example.org'");
+        SQLite::Statement backlog{program.db,
+                                  "SELECT name, count(*), min(due) FROM txhooks_job"
+                                  " WHERE due < 9223372036854775807 GROUP BY name"};
+        while (backlog.executeStep())
+            std::printf("  %s: a backlog of %d\n", backlog.getColumn(0).getText(), backlog.getColumn(1).getInt());
+        program.outbox.run_due();
+        show(program);
+        const std::vector<txhooks::JobRow> dead = program.outbox.dead_letters();
+        check(dead.size() == 1 and dead[0].payload == "dan@example.org" and dead[0].error == "by hand", "not buried");
+        for (const txhooks::JobRow& job : dead) check(program.outbox.cancel(job.id), "not cancelled");
+        check(program.outbox.list().empty(), "a job is left");
+        if (not all_well) _exit(1);
+    });
+    check(operated == 0, "see above");
+    check(
+        MailServer{folder}.sent() == std::vector<std::string>{"ann@example.org", "bob@example.org", "cleo@example.org"},
+        "each got one mail");
 
     std::filesystem::remove_all(folder);
-    std::printf("\n%s\n", all_well ? "each user got one mail" : "WRONG");
+    std::printf("\n%s\n", all_well ? "each got one mail, and who was buried none" : "WRONG");
     return all_well ? EXIT_SUCCESS : EXIT_FAILURE;
 }

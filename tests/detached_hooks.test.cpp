@@ -319,7 +319,7 @@ TEST_CASE("DetachedHooks: never run twice, whatever their hooks do", "[S60][S14]
     CHECK(ran.text() == "1,1.1,2");
 }
 
-TEST_CASE("DetachedHooks: destroyed by one of its hooks, terminates with a message", "[S60][S57]") {
+TEST_CASE("DetachedHooks: destroyed by one of its hooks, terminates with a message", "[S60][S57][posix]") {
     const auto end = support::end_of_process([] {
         Db db;
         std::optional<DetachedHooks> after{std::in_place};
@@ -519,7 +519,7 @@ TEST_CASE("detach: lent to an open block, it is refused to any other", "[S60]") 
     CHECK(ran.text() == "1,2");
 }
 
-TEST_CASE("detach: destroyed while the block is open, terminates with a message", "[S57][S60]") {
+TEST_CASE("detach: destroyed while the block is open, terminates with a message", "[S57][S60][posix]") {
     // By fn, by a capture that a nested block discards, and by the sink that is told of the error of COMMIT.
     const auto in_fn = end_of_process([] {
         Db db;
@@ -879,7 +879,7 @@ TEST_CASE("detach: a rollback hook may do anything to the DetachedHooks of its b
     CHECK(db.usable());
 }
 
-TEST_CASE("detach: in a hook before COMMIT the DetachedHooks are lent", "[S57][S60][S61]") {
+TEST_CASE("detach: in a hook before COMMIT the DetachedHooks are lent", "[S57][S60][S61][posix]") {
     Db db;
     Trace ran;
     auto after = std::make_unique<DetachedHooks>();

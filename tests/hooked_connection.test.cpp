@@ -312,7 +312,7 @@ TEST_CASE("HookedConnection: destructors of captures may still use a connection 
     CHECK(backend.log() == Log{"BEGIN", "ROLLBACK", "BEGIN", "INSERT row", "COMMIT"});
 }
 
-TEST_CASE("HookedConnection: destroyed by one of its hooks, terminates with a message", "[S57]") {
+TEST_CASE("HookedConnection: destroyed by one of its hooks, terminates with a message", "[S57][posix]") {
     const auto end = end_of_process([] {
         std::optional<HookedConnection<FakeBackend>> db{std::in_place};
         db->atomic([&] { db->on_commit([&] { db.reset(); }); });
@@ -321,7 +321,7 @@ TEST_CASE("HookedConnection: destroyed by one of its hooks, terminates with a me
     CHECK(end.said == "txhooks: a connection was destroyed while its hooks are being called\n");
 }
 
-TEST_CASE("HookedConnection: destroyed while it discards hooks, terminates with a message", "[S57]") {
+TEST_CASE("HookedConnection: destroyed while it discards hooks, terminates with a message", "[S57][posix]") {
     const auto rolled_back = end_of_process([] {
         std::optional<HookedConnection<FakeBackend>> db{std::in_place};
         Atomic tx{*db};
@@ -341,7 +341,8 @@ TEST_CASE("HookedConnection: destroyed while it discards hooks, terminates with 
     CHECK(nested.said == "txhooks: a connection was destroyed while its hooks are being called\n");
 }
 
-TEST_CASE("HookedConnection: destroyed while it discards the hooks of a detached block, terminates too", "[S57][S60]") {
+TEST_CASE("HookedConnection: destroyed while it discards the hooks of a detached block, terminates too",
+          "[S57][S60][posix]") {
     const auto rolled_back = end_of_process([] {
         DetachedHooks after;
         std::optional<HookedConnection<FakeBackend>> db{std::in_place};

@@ -469,7 +469,7 @@ TEST_CASE("on_rollback: a connection destroyed with a block open runs it", "[S68
     CHECK_FALSE(tx->active());
 }
 
-TEST_CASE("on_rollback: a connection destroyed by one ends the program with a sentence", "[S57][S72]") {
+TEST_CASE("on_rollback: a connection destroyed by one ends the program with a sentence", "[S57][S72][posix]") {
     const auto dies = [](bool nested) {
         return end_of_process([nested] {
             auto db = std::make_unique<Db>();

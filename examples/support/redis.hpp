@@ -5,6 +5,8 @@
 
 #include <hiredis/hiredis.h>
 
+#include "process.hpp"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -26,13 +28,6 @@
 #include <vector>
 
 namespace support {
-
-/// Ends a process of ours at once. kill() takes an id that is not positive for many processes, not one.
-inline void end_process(pid_t id) noexcept {
-    if (id <= 0) return;
-    kill(id, SIGKILL);
-    waitpid(id, nullptr, 0);
-}
 
 /// A connection to Redis. One thread at a time.
 class Redis {

@@ -15,3 +15,4 @@
 #include <txhooks/outcome.hpp>
 #include <txhooks/result_traits.hpp>
 #include <txhooks/sql_adapter.hpp>
+#include <txhooks/version.hpp>

@@ -285,3 +285,15 @@ TEST_CASE("libpqxx: a notice of COMMIT may register a hook, and opening or endin
     CHECK(scene.sink.empty());
     CHECK(scene.goes_on());
 }
+
+TEST_CASE("libpqxx: a function given to atomic may take the block's transaction", "[S11]") {
+    const PostgresScene<> scene;
+    std::string told;
+    txhooks::HookedConnection<pqxx::connection> db{scene.server()};
+    db.atomic([&](pqxx::transaction_base& tx) {
+        tx.exec("INSERT INTO t VALUES (1)");
+        db.on_commit([&] { told = "committed"; });
+    });
+    CHECK(told == "committed");
+    CHECK(scene.truth() == "1");
+}

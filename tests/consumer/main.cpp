@@ -22,5 +22,7 @@ int main() {
     int commits_seen_by_hook = 0;
     db.atomic([&] { db.on_commit([&] { commits_seen_by_hook = db.commits; }); });
     if (commits_seen_by_hook != 1) return 1;
-    std::puts("the hook ran after the commit");
+    std::printf("txhooks %d.%d.%d: the hook ran after the commit\n", TXHOOKS_VERSION_MAJOR, TXHOOKS_VERSION_MINOR,
+                TXHOOKS_VERSION_PATCH);
+    return 0;  // called by another main() in a unity build
 }

@@ -239,7 +239,7 @@ TEST_CASE("HookArena: it is busy while a Busy lives, and works as ever", "[S57]"
     CHECK(history.text() == "~b,a,~a");
 }
 
-TEST_CASE("HookArena: destroyed while it is busy it ends the program", "[S57]") {
+TEST_CASE("HookArena: destroyed while it is busy it ends the program", "[S57][posix]") {
     const auto end = support::end_of_process([] {
         const auto hooks = std::make_unique<std::optional<HookArena>>(std::in_place);
         const HookArena::Busy busy{**hooks};
@@ -491,7 +491,7 @@ extern "C" void* run_in_a_thread(void* scene) {
 
 }  // namespace
 
-TEST_CASE("HookArena: a thread that a hook ends discards the later hooks and leaves all sound", "[S14][S19]") {
+TEST_CASE("HookArena: a thread that a hook ends discards the later hooks and leaves all sound", "[S14][S19][posix]") {
     Scene scene;
     scene.one_by_one = GENERATE(false, true);
     push(scene.hooks, [&, hook = scene.history.probe("a")] {

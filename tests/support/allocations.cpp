@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "support/allocations.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -26,9 +27,13 @@ bool refuse() noexcept {
 void* allocate(std::size_t size, std::size_t alignment) noexcept {
     if (refuse()) return nullptr;
     if (size == 0) size = 1;
+#ifdef _WIN32
+    void* const memory = _aligned_malloc(size, std::max<std::size_t>(alignment, __STDCPP_DEFAULT_NEW_ALIGNMENT__));
+#else
     void* const memory = alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__
                              ? std::malloc(size)
                              : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+#endif
     if (memory != nullptr) ++watch.made;
     return memory;
 }
@@ -42,7 +47,11 @@ void* allocate_or_throw(std::size_t size, std::size_t alignment) {
 void release(void* memory) noexcept {
     if (memory == nullptr) return;
     ++watch.freed;
+#ifdef _WIN32
+    _aligned_free(memory);
+#else
     std::free(memory);
+#endif
 }
 
 constexpr std::size_t plain = 1;

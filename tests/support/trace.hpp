@@ -10,8 +10,10 @@
 #include <utility>
 #include <vector>
 
+#ifndef _WIN32
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 #include <csignal>
 #include <cstdio>
 
@@ -136,6 +138,26 @@ private:
     Log errors_;
 };
 
+/// How a process ended that did nothing but `act()`.
+struct ProcessEnd {
+    bool terminated;   ///< by std::terminate, and not by returning from `act`
+    std::string said;  ///< on stderr
+};
+
+#ifdef _WIN32
+
+// What needs fork(), or a thread whose end unwinds its stack, has the tag [posix] and is left out there.
+template <class Act>
+std::string stderr_of(Act) {
+    throw std::logic_error{"not on Windows"};
+}
+template <class Act>
+ProcessEnd end_of_process(Act) {
+    throw std::logic_error{"not on Windows"};
+}
+
+#else
+
 /// What `act()` writes to stderr.
 template <class Act>
 std::string stderr_of(Act act) {
@@ -165,12 +187,6 @@ std::string stderr_of(Act act) {
     return text;
 }
 
-/// How a process ended that did nothing but `act()`.
-struct ProcessEnd {
-    bool terminated;   ///< by std::terminate, and not by returning from `act`
-    std::string said;  ///< on stderr
-};
-
 template <class Act>
 ProcessEnd end_of_process(Act act) {
     int ends[2];
@@ -196,5 +212,7 @@ ProcessEnd end_of_process(Act act) {
     end.terminated = WIFEXITED(status) and WEXITSTATUS(status) == 66;
     return end;
 }
+
+#endif
 
 }  // namespace support

@@ -22,7 +22,9 @@ namespace txhooks::detail {
 // Under AddressSanitizer, memory of the arena that holds no hook must not be touched; elsewhere these are nothing.
 inline void poison([[maybe_unused]] const void* from, [[maybe_unused]] std::size_t size) noexcept {
 #ifdef TXHOOKS_DETAIL_ASAN
+#ifdef __GNUC__
     asm("" : "+r"(from));  // GCC takes the call for a read of what is not initialised yet
+#endif
     __asan_poison_memory_region(from, size);
 #endif
 }
